@@ -1,0 +1,68 @@
+"""When to save: every so many steps, every so many minutes, and at the end."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from ldm import checkpoints
+
+
+class SaveCheckpoints(Checkpoint):
+    """Saves the run folder's checkpoints at step boundaries and keeps the newest ones.
+
+    Args:
+        every_n_steps: optimizer steps between two checkpoints; null: none by steps.
+        every_n_minutes: minutes between two checkpoints, whichever comes first; null: none by time.
+        keep: number of checkpoints that stay on disk, at least 1.
+        keep_every_n_steps: checkpoints at multiples of this step stay for ever; null: none.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int | None = 5000,
+        every_n_minutes: float | None = 30.0,
+        keep: int = 2,
+        keep_every_n_steps: int | None = None,
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"checkpoint.keep is {keep}: at least 1 checkpoint has to stay.")
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep = keep
+        self.keep_every_n_steps = keep_every_n_steps
+        self.saved_step = 0
+        self.saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.saved_step = trainer.global_step
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        # The end of the fit saves once more, with what is only known then (latent statistics).
+        if step == self.saved_step or step == trainer.max_steps:
+            return
+        if (self.every_n_steps and step % self.every_n_steps == 0) or self.time_is_up(trainer):
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.save(trainer)
+
+    def time_is_up(self, trainer: L.Trainer) -> bool:
+        # Saving is collective and clocks differ, so rank zero decides; asking it costs a little, so not at each step.
+        if self.every_n_minutes is None or trainer.global_step % 20:
+            return False
+        due = time.monotonic() - self.saved_at > 60 * self.every_n_minutes
+        return bool(trainer.strategy.broadcast(due))
+
+    def save(self, trainer: L.Trainer) -> None:
+        run = Path(trainer.default_root_dir)
+        trainer.save_checkpoint(run / checkpoints.CHECKPOINTS / f"step-{trainer.global_step:08d}.ckpt")
+        self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            checkpoints.rotate(run, self.keep, self.keep_every_n_steps)

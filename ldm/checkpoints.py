@@ -1,0 +1,117 @@
+"""Checkpoint files that are either whole or not there, and the choice of the newest whole one.
+
+A checkpoint is written beside its place, synced and renamed; a marker `<name>.ok` with its size and hash follows.
+Without a marker that fits, a file does not count.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ldm.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's reading and writing of checkpoints, through `write` and `read` of this file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        write(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read(Path(path), map_location="cpu")
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        remove(Path(path))
+
+
+def write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint and then its marker; whatever happens in between, `path` is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    marker(path).unlink(missing_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        torch.save(checkpoint, file)
+        sync(file)
+    described = {"bytes": part.stat().st_size, "sha256": sha256(part), "step": checkpoint.get("global_step")}
+    os.replace(part, path)
+    marker_part = marker(path).with_name(marker(path).name + ".part")
+    with open(marker_part, "w") as text:
+        json.dump(described, text)
+        sync(text)
+    os.replace(marker_part, marker(path))
+
+
+def sync(file: Any) -> None:
+    """Have the operating system put the file's bytes on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def marker(path: Path) -> Path:
+    return path.with_name(path.name + ".ok")
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None if it is whole."""
+    if not path.is_file():
+        return "does not exist"
+    if not marker(path).is_file():
+        return "has no .ok marker: its writing was cut short"
+    described = json.loads(marker(path).read_text() or "{}")
+    if path.stat().st_size != described.get("bytes"):
+        return f"has {path.stat().st_size} bytes, and {described.get('bytes')} were written"
+    if sha256(path) != described.get("sha256"):
+        return "has other content than was written (sha256 differs)"
+    return None
+
+
+def read(path: Path, map_location: str = "cpu") -> dict[str, Any]:
+    """Load a whole checkpoint; nothing in it can run code. Raises UserError if it is not whole."""
+    wrong = fault(path)
+    if wrong:
+        raise UserError(f"The checkpoint {path} {wrong}: resume from another one in its folder, or delete it.")
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def listed(run: Path) -> list[Path]:
+    """The checkpoint files of a run folder, oldest first, whole or not."""
+    return sorted((run / CHECKPOINTS).glob("step-*.ckpt"))
+
+
+def newest(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run folder; each newer one that is not whole is named in a warning."""
+    for path in reversed(listed(run)):
+        wrong = fault(path)
+        if wrong is None:
+            return path
+        rank_zero_warn(f"Passing over the checkpoint {path}: it {wrong}.")
+    return None
+
+
+def rotate(run: Path, keep: int, keep_every_n_steps: int | None = None) -> None:
+    """Remove what is older than the newest `keep` whole checkpoints, save for multiples of `keep_every_n_steps`."""
+    oldest_kept = [path for path in listed(run) if marker(path).is_file()][-keep:][:1]
+    for path in listed(run):
+        lasting = keep_every_n_steps and int(path.stem.removeprefix("step-")) % keep_every_n_steps == 0
+        if oldest_kept and path < oldest_kept[0] and not lasting:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    marker(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""What every denoising network is given, and what it owes."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network may hear besides x_t and the noise level. Each field is optional.
+
+    Attributes:
+        vector: (B, D), added to the embedding of the noise level.
+        tokens: (B, L, D), attended to.
+        mask: (B, L) bool, True where a token counts.
+        concat: (B, C, H, W), joined to x_t along the channels.
+    """
+
+    vector: Tensor | None = None
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    concat: Tensor | None = None
+
+
+class Network(nn.Module, ABC):
+    """A network that sees a noised sample and answers in the terms of a `Prediction`.
+
+    Attributes:
+        in_channels: channels of x_t.
+        out_channels: `in_channels`, or twice that where the variance is learned too.
+        sample_shape: (C, H, W) of x_t, the shape that sampling starts from.
+    """
+
+    in_channels: int
+    out_channels: int
+    sample_shape: tuple[int, int, int]
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, noise_condition: Tensor, cond: Conditioning) -> Tensor:
+        """x_t (B, C, H, W), noise_condition (B,) as the path gives it -> (B, out_channels, H, W)."""
+
+    @abstractmethod
+    def check(self, shape: tuple[int, int, int], cond: Conditioning) -> None:
+        """Raise a ValueError that says what to change if samples of `shape` (C, H, W) or `cond` do not fit."""

@@ -1,0 +1,1 @@
+"""Layers: attention, embeddings, residual blocks, and the moving average of weights."""

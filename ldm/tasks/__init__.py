@@ -1,0 +1,7 @@
+"""The LightningModules: plumbing between data, networks and mathematics."""
+
+from ldm.tasks.autoencoder import AutoencoderTask
+from ldm.tasks.base import Task
+from ldm.tasks.diffusion import DiffusionTask
+
+__all__ = ["AutoencoderTask", "DiffusionTask", "Task"]

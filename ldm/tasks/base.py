@@ -1,0 +1,141 @@
+"""What every training task shares: its optimizer, its schedule, and the averages of its weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ldm.errors import UserError
+from ldm.nn.ema import WeightAverage
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class Task(L.LightningModule, ABC):
+    """A LightningModule whose trained parts are named, so that the moving averages and the checkpoints know them.
+
+    Attributes:
+        averages: the moving averages of the trained weights by decay; filled by the EMA callback, the first is
+            the one that validation, sampling and export use.
+    """
+
+    def __init__(self, optimizer: OptimizerFactory, lr_scheduler: SchedulerFactory | None, seed: int) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.seed = seed
+        self.averages: dict[str, WeightAverage] = {}
+
+    @abstractmethod
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The modules that the optimizer moves, by attribute name."""
+
+    @property
+    def frozen_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the state-dict keys that live in another run folder and stay out of the checkpoints."""
+        return ()
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by their state-dict names."""
+        return {
+            f"{name}.{key}": parameter
+            for name, module in self.trained_modules().items()
+            for key, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @abstractmethod
+    def check_data(self, data: Any) -> None:
+        """Raise a ValueError that says what to change if the data module's samples do not fit the model."""
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            try:
+                self.check_data(data)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+
+    def noise(self, batch: dict[str, Any]) -> "BatchNoise":
+        """The random numbers of this training step."""
+        global_batch = len(batch["positions"]) * self.trainer.world_size
+        return BatchNoise(self.seed, batch["step"], batch["positions"] % global_batch, global_batch)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within the block the first moving average stands in the network, if there is one."""
+        for average in self.averages.values():
+            return average.swapped(self.trained_parameters())
+        return nullcontext()
+
+    def weight_versions(self) -> Iterator[tuple[str, AbstractContextManager[None]]]:
+        """Name suffix and swap of each version of the weights: "" for the trained ones, "_ema<decay>" for averages."""
+        yield "", nullcontext()
+        for decay, average in self.averages.items():
+            yield f"_ema{decay}", average.swapped(self.trained_parameters())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.trained_parameters().values())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {
+            k: v for k, v in state.items() if not k.startswith(self.frozen_prefixes or "\0")
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        frozen = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen_prefixes or "\0")}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
+
+
+def generator(device: torch.device | str, *numbers: int) -> torch.Generator:
+    """A generator whose stream is a function of the given whole numbers (each 0 or more) and of the device's kind."""
+    seed = 0
+    for number in numbers:
+        # The splitmix64 step: neighbouring numbers land far from one another.
+        seed = (seed + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        seed = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        seed = ((seed ^ (seed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        seed ^= seed >> 31
+    return torch.Generator(device).manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+
+
+class BatchNoise:
+    """The random numbers of one training step, drawn for the whole global batch; each rank keeps its own rows.
+
+    They depend on (seed, step) and on a sample's place in the global batch, never on the number of ranks, so a
+    resumed run, or one on another number of devices, sees the same numbers.
+
+    Args:
+        seed: the task's seed.
+        step: number of the global batch since the start of training.
+        rows: (B,) places of this rank's samples in the global batch.
+        global_batch: samples in the global batch.
+    """
+
+    def __init__(self, seed: int, step: int, rows: Tensor, global_batch: int) -> None:
+        self.generator = generator(rows.device, seed, step)
+        self.rows = rows
+        self.global_batch = global_batch
+
+    def uniform(self) -> Tensor:
+        """(B,) in [0, 1)."""
+        drawn = torch.rand(self.global_batch, generator=self.generator, device=self.rows.device)
+        return drawn[self.rows]
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape), standard normal."""
+        drawn = torch.randn(self.global_batch, *shape, generator=self.generator, device=self.rows.device)
+        return drawn[self.rows]

@@ -1,0 +1,134 @@
+"""Training a denoiser in the latent space of an autoencoder."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm.autoencoders import Autoencoder, DiagonalGaussian
+from ldm.conditioners import Conditioner
+from ldm.diffusion import Diffusion
+from ldm.errors import UserError
+from ldm.networks import Conditioning, Network
+from ldm.tasks.base import OptimizerFactory, SchedulerFactory, Task, generator
+
+GOLDEN_RATIO = 0.6180339887498949
+
+
+class DiffusionTask(Task):
+    """Trains a network to denoise latents, from latent shards or, encoded on the fly, from images.
+
+    Args:
+        net: the denoising network.
+        diffusion: path, prediction, weighting and timesteps.
+        conditioner: what turns the labels of a batch into the network's conditioning.
+        autoencoder: the trained, frozen autoencoder; usually class_path ldm.runs.load_autoencoder with
+            init_args {run: FOLDER}.
+        optimizer: the optimizer, as class_path and init_args.
+        lr_scheduler: the learning-rate schedule, as class_path and init_args; it steps once an optimizer step.
+        seed: seed of noise, timesteps and condition dropout.
+        compile: run the network through torch.compile.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        diffusion: Diffusion,
+        conditioner: Conditioner,
+        autoencoder: Autoencoder,
+        optimizer: OptimizerFactory = torch.optim.AdamW,
+        lr_scheduler: SchedulerFactory | None = None,
+        seed: int = 0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler, seed)
+        self.net = net
+        self.diffusion = diffusion
+        self.conditioner = conditioner
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        if compile:
+            net.compile()
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        return {"net": self.net, "conditioner": self.conditioner, "diffusion": self.diffusion}
+
+    @property
+    def frozen_prefixes(self) -> tuple[str, ...]:
+        return ("autoencoder.",)
+
+    def train(self, mode: bool = True) -> "DiffusionTask":
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit" and self.net.out_channels != self.net.in_channels:
+            raise UserError(
+                "The net has learned-variance channels and no objective here trains them: set learned_variance to "
+                "false (such a net can be loaded and sampled)."
+            )
+
+    def check_data(self, data: Any) -> None:
+        if data.contract is not None:
+            data.contract.check(self.autoencoder.fingerprint())
+            shape = tuple(data.contract.shape)
+        else:
+            shape = self.autoencoder.latent_shape(data.size, data.size)
+        self.net.check(shape, self.null_condition(1))
+        known, found = self.conditioner.num_classes, data.num_classes
+        if known is not None and found is not None and found > known:
+            raise UserError(
+                f"{data.shards} has {found} classes and the conditioner {known}: set num_classes of the conditioner "
+                f"to {found}."
+            )
+
+    def encode(self, batch: dict[str, Any], eps: Tensor) -> Tensor:
+        """Latents (B, C, H, W) of a batch, sampled from the posterior with the given noise (B, C, H, W)."""
+        if "moments" in batch:
+            return DiagonalGaussian.from_moments(batch["moments"]).sample(eps)
+        with torch.no_grad():
+            return self.autoencoder.encode(batch["images"]).sample(eps)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        noise = self.noise(batch)
+        latents = self.encode(batch, noise.normal(*self.net.sample_shape))
+        cond = self.conditioner(batch, drop=noise.uniform() < self.conditioner.dropout)
+        t = self.diffusion.times(noise.uniform())
+        losses = self.diffusion.loss(self.net, latents, t, noise.normal(*self.net.sample_shape), cond)
+        loss = losses.mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return {"loss": loss, "losses": losses.detach(), "t": t}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The loss at fixed noise: t spreads evenly over the validation set, eps belongs to the sample."""
+        places = batch["positions"]
+        drawn = [
+            torch.randn(2, *self.net.sample_shape, generator=generator("cpu", self.seed, p))
+            for p in places.tolist()
+        ]
+        posterior_eps, eps = torch.stack(drawn, dim=1).to(places.device)
+        latents = self.encode(batch, posterior_eps)
+        cond = self.conditioner(batch, drop=torch.zeros_like(places, dtype=torch.bool))
+        t = self.diffusion.path.snap(((places + 0.5).double() * GOLDEN_RATIO % 1).float())
+        for suffix, swapped in self.weight_versions():
+            with swapped:
+                losses = self.diffusion.loss(self.net, latents, t, eps, cond)
+            self.log(f"val/loss{suffix}", losses.mean(), batch_size=len(places), sync_dist=True)
+
+    def null_condition(self, batch_size: int) -> Conditioning:
+        """The conditioning with every row dropped."""
+        return self.conditioner({}, drop=torch.ones(batch_size, dtype=torch.bool, device=self.device))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["autoencoder"] = self.autoencoder.fingerprint()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trained_with, given = checkpoint["autoencoder"], self.autoencoder.fingerprint()
+        if trained_with != given:
+            raise UserError(
+                f"The checkpoint was trained in the latent space of autoencoder {trained_with[:12]} and is given "
+                f"{given[:12]}: point the autoencoder of the config at the run it was trained with."
+            )
+        super().on_load_checkpoint(checkpoint)
