@@ -37,9 +37,7 @@ class EMA(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Task) -> None:
         self.seen_steps = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Task, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Task, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self.seen_steps:  # a batch that was only accumulated
             return
         self.seen_steps = trainer.global_step

@@ -96,17 +96,15 @@ class DiT(Network):
     def check(self, shape: tuple[int, int, int], cond: Conditioning) -> None:
         if shape != self.sample_shape:
             raise ValueError(
-                f"The network takes samples of {self.sample_shape} and the data gives {shape}: set the net's in_channels to {shape[0]} "
-                f"and its input_size to {list(shape[1:])}."
+                f"The network takes samples of {self.sample_shape} and the data gives {shape}: set the net's "
+                f"in_channels to {shape[0]} and its input_size to {list(shape[1:])}."
             )
         if cond.vector is not None and cond.vector.shape[1] != self.width:
             raise ValueError(
                 f"The conditioner's width is {cond.vector.shape[1]} and the network's {self.width}: make them equal."
             )
         if cond.tokens is not None or cond.concat is not None:
-            raise ValueError(
-                "DiT hears a vector (labels), neither tokens nor concatenated images: use another net."
-            )
+            raise ValueError("DiT hears a vector (labels), neither tokens nor concatenated images: use another net.")
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

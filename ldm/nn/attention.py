@@ -11,9 +11,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         if width % num_heads:
-            raise ValueError(
-                f"A width of {width} does not split into {num_heads} heads: choose a divisor of it."
-            )
+            raise ValueError(f"A width of {width} does not split into {num_heads} heads: choose a divisor of it.")
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)

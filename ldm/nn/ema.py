@@ -42,9 +42,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
         live = [parameters[name].detach() for name in self.weights]
         if live and next(iter(self.weights.values())).device != live[0].device:
-            self.weights = {
-                name: w.to(p.device) for (name, w), p in zip(self.weights.items(), live, strict=True)
-            }
+            self.weights = {name: w.to(p.device) for (name, w), p in zip(self.weights.items(), live, strict=True)}
         torch._foreach_lerp_(list(self.weights.values()), [p.float() for p in live], 1.0 - decay)
 
     @contextmanager

@@ -23,9 +23,7 @@ def grid_sinusoids(width: int, rows: int, columns: int) -> Tensor:
     The fixed position embedding of DiT (arXiv:2212.09748); sines come before cosines in each half.
     """
     if width % 4:
-        raise ValueError(
-            f"A position embedding of width {width} cannot be halved twice: choose a multiple of 4."
-        )
+        raise ValueError(f"A position embedding of width {width} cannot be halved twice: choose a multiple of 4.")
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     halves = []
     for place in (column, row):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class Downsample(nn.Module):
     """Halves H and W (both even) with a 3x3 convolution of stride 2.
 
-    It pads on the right and at the bottom only, as the published latent diffusion autoencoders do: their weights
-    need exactly this. (Diffusion U-Nets pad all four sides.)
+    It pads on the right and at the bottom only, as the published latent diffusion autoencoders do: their
+    weights need exactly this. (Diffusion U-Nets pad all four sides.)
 
     Args:
         channels: Channels in and out.
@@ -19,7 +19,8 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  #                                     (B, C, H/2, W/2)
+        h: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))  # (B, C, H/2, W/2)
+        return h
 
 
 class Upsample(nn.Module):
@@ -34,4 +35,5 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  #         (B, C, 2H, 2W)
+        h: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, C, 2H, 2W)
+        return h

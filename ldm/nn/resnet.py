@@ -7,9 +7,9 @@ from torch import Tensor, nn
 def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     """GroupNorm with 32 groups, or fewer for narrow layers.
 
-    The number of groups is the largest divisor of `channels` that is at most 32 and leaves at least 4 channels
-    in a group: 32 groups from 128 channels on, as in the published autoencoders. With one channel per group, a
-    narrow network would lose each channel's mean over the image (and all of a 1x1 map).
+    The number of groups is the largest divisor of `channels` that is at most 32 and leaves at least 4
+    channels in a group: 32 for 128, 256 and 512 channels, as in the published autoencoders. With one channel
+    per group, a narrow network would lose each channel's mean over the image (and all of a 1x1 map).
     """
     most = max(1, min(32, channels // 4))
     groups = max(divisor for divisor in range(1, most + 1) if channels % divisor == 0)
@@ -36,6 +36,7 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Identity() if same_width else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))  #                 (B, out_channels, H, W)
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))  #   (B, out_channels, H, W)
-        return self.shortcut(x) + h
+        h = self.conv1(F.silu(self.norm1(x)))  #                    (B, out_channels, H, W)
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))  #      (B, out_channels, H, W)
+        out: Tensor = self.shortcut(x) + h
+        return out

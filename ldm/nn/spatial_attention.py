@@ -24,4 +24,5 @@ class SpatialAttention(nn.Module):
         qkv = self.qkv(self.norm(x))  #                                                 (B, 3C, H, W)
         q, k, v = rearrange(qkv, "b (three c) h w -> three b 1 (h w) c", three=3)  #    (B, 1, H*W, C) each
         h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))  #    (B, C, H, W)
+        out: Tensor = x + self.out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))  # (B, C, H, W)
+        return out

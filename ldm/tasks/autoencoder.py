@@ -46,15 +46,13 @@ class AutoencoderTask(Task):
 
     def check_data(self, data: Any) -> None:
         if data.contract is not None:
-            raise UserError(
-                f"{data.shards} holds latents: an autoencoder trains on image shards, made by `ldm pack`."
-            )
+            raise UserError(f"{data.shards} holds latents: an autoencoder trains on image shards, made by `ldm pack`.")
         if data.channels != self.autoencoder.in_channels:
             raise UserError(
                 f"The data gives {data.channels} channel(s) and the autoencoder takes {self.autoencoder.in_channels}: "
                 "make data.channels and the autoencoder's in_channels equal."
             )
-        self.autoencoder.latent_shape(data.size, data.size)
+        self.autoencoder.latent_shape(*data.shape[1:])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         images = batch["images"]

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ldm.errors import UserError
 from ldm.nn.ema import WeightAverage
+from ldm.seeding import seeded_generator
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -91,25 +92,11 @@ class Task(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {
-            k: v for k, v in state.items() if not k.startswith(self.frozen_prefixes or "\0")
-        }
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen_prefixes or "\0")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen_prefixes or "\0")}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
-
-
-def generator(device: torch.device | str, *numbers: int) -> torch.Generator:
-    """A generator whose stream is a function of the given whole numbers (each 0 or more) and of the device's kind."""
-    seed = 0
-    for number in numbers:
-        # The splitmix64 step: neighbouring numbers land far from one another.
-        seed = (seed + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        seed = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        seed = ((seed ^ (seed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        seed ^= seed >> 31
-    return torch.Generator(device).manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
 
 
 class BatchNoise:
@@ -126,7 +113,7 @@ class BatchNoise:
     """
 
     def __init__(self, seed: int, step: int, rows: Tensor, global_batch: int) -> None:
-        self.generator = generator(rows.device, seed, step)
+        self.generator = seeded_generator(seed, step, device=rows.device)
         self.rows = rows
         self.global_batch = global_batch
 

@@ -10,7 +10,8 @@ from ldm.conditioners import Conditioner
 from ldm.diffusion import Diffusion
 from ldm.errors import UserError
 from ldm.networks import Conditioning, Network
-from ldm.tasks.base import OptimizerFactory, SchedulerFactory, Task, generator
+from ldm.seeding import seeded_generator
+from ldm.tasks.base import OptimizerFactory, SchedulerFactory, Task
 
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -71,10 +72,15 @@ class DiffusionTask(Task):
 
     def check_data(self, data: Any) -> None:
         if data.contract is not None:
-            data.contract.check(self.autoencoder.fingerprint())
-            shape = tuple(data.contract.shape)
+            data.contract.check(self.autoencoder.fingerprint(), data.shards)
+            shape = data.shape
         else:
-            shape = self.autoencoder.latent_shape(data.size, data.size)
+            if data.channels != self.autoencoder.in_channels:
+                raise UserError(
+                    f"The data gives {data.channels} channel(s) and the autoencoder takes "
+                    f"{self.autoencoder.in_channels}: set data.channels to that."
+                )
+            shape = self.autoencoder.latent_shape(*data.shape[1:])
         self.net.check(shape, self.null_condition(1))
         known, found = self.conditioner.num_classes, data.num_classes
         if known is not None and found is not None and found > known:
@@ -104,8 +110,7 @@ class DiffusionTask(Task):
         """The loss at fixed noise: t spreads evenly over the validation set, eps belongs to the sample."""
         places = batch["positions"]
         drawn = [
-            torch.randn(2, *self.net.sample_shape, generator=generator("cpu", self.seed, p))
-            for p in places.tolist()
+            torch.randn(2, *self.net.sample_shape, generator=seeded_generator(self.seed, p)) for p in places.tolist()
         ]
         posterior_eps, eps = torch.stack(drawn, dim=1).to(places.device)
         latents = self.encode(batch, posterior_eps)

@@ -1,0 +1,155 @@
+"""Convolutional encoder and decoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, appendix G).
+
+Level i works at 1/2**i of the image's resolution; level 0 is the outermost.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ldm.nn.resample import Downsample, Upsample
+from ldm.nn.resnet import ResBlock, group_norm
+from ldm.nn.spatial_attention import SpatialAttention
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, each followed by attention if asked, then a change of resolution.
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        num_blocks: Number of residual blocks.
+        attention: Whether attention follows each block.
+        resample: What ends the level: `Downsample`, `Upsample`, or `nn.Identity` at the last level.
+        dropout: Dropout of the residual blocks.
+        checkpointing: Whether to recompute the blocks' activations in the backward pass, to save memory.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        attention: bool,
+        resample: nn.Module,
+        dropout: float,
+        checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * (num_blocks - 1)
+        self.blocks = nn.ModuleList(ResBlock(width, out_channels, dropout) for width in widths)
+        self.attentions = nn.ModuleList(SpatialAttention(out_channels) if attention else nn.Identity() for _ in widths)
+        self.resample = resample
+        self.checkpointing = checkpointing
+
+    def forward(self, h: Tensor) -> Tensor:
+        for block, attention in zip(self.blocks, self.attentions, strict=True):
+            if self.checkpointing and torch.is_grad_enabled():
+                h = checkpoint(block, h, use_reentrant=False)
+            else:
+                h = block(h)
+            h = attention(h)
+        resampled: Tensor = self.resample(h)
+        return resampled
+
+
+def _middle(channels: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        ResBlock(channels, channels, dropout),
+        SpatialAttention(channels),
+        ResBlock(channels, channels, dropout),
+    )
+
+
+class Encoder(nn.Module):
+    """Images (B, in_channels, H, W) to features (B, out_channels, H/f, W/f), f = 2**(number of levels - 1).
+
+    Args:
+        in_channels: Channels of the images.
+        out_channels: Channels of the features.
+        widths: Channels of each level, level 0 first.
+        num_res_blocks: Residual blocks per level.
+        attention_levels: Levels with attention.
+        dropout: Dropout of the residual blocks.
+        checkpointing: Whether to recompute activations in the backward pass.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        num_res_blocks: int,
+        attention_levels: Collection[int],
+        dropout: float,
+        checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        width, last = widths[0], len(widths) - 1
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.down = nn.ModuleList()
+        for level, (wide_in, wide) in enumerate(zip([width, *widths[:-1]], widths, strict=True)):
+            resample = Downsample(wide) if level < last else nn.Identity()
+            attention = level in attention_levels
+            self.down.append(Level(wide_in, wide, num_res_blocks, attention, resample, dropout, checkpointing))
+        self.mid = _middle(widths[-1], dropout)
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h = self.conv_in(images)  #                           (B, widths[0], H, W)
+        for level in self.down:
+            h = level(h)  #                                   (B, widths[i], H/2**(i+1), W/2**(i+1))
+        h = self.mid(h)  #                                    (B, widths[-1], H/f, W/f)
+        features: Tensor = self.conv_out(F.silu(self.norm_out(h)))  # (B, out_channels, H/f, W/f)
+        return features
+
+
+class Decoder(nn.Module):
+    """Features (B, in_channels, h, w) to images (B, out_channels, f*h, f*w), f = 2**(number of levels - 1).
+
+    `up` stands in the order in which it runs: the coarsest level first. Each level has one residual block
+    more than the encoder's.
+
+    Args:
+        in_channels: Channels of the features.
+        out_channels: Channels of the images.
+        widths: Channels of each level, level 0 (the images' resolution) first.
+        num_res_blocks: Residual blocks per level of the matching encoder.
+        attention_levels: Levels with attention.
+        dropout: Dropout of the residual blocks.
+        checkpointing: Whether to recompute activations in the backward pass.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        num_res_blocks: int,
+        attention_levels: Collection[int],
+        dropout: float,
+        checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        width = widths[-1]
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.mid = _middle(width, dropout)
+        self.up = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(widths))):
+            resample = Upsample(wide) if level > 0 else nn.Identity()
+            attention = level in attention_levels
+            self.up.append(Level(width, wide, num_res_blocks + 1, attention, resample, dropout, checkpointing))
+            width = wide
+        self.norm_out = group_norm(width)
+        self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.mid(self.conv_in(z))  #                      (B, widths[-1], h, w)
+        for level in self.up:
+            h = level(h)  #                                   (B, widths[i], 2h, 2w), then 4h, 4w ...
+        images: Tensor = self.conv_out(F.silu(self.norm_out(h)))  # (B, out_channels, f*h, f*w)
+        return images

@@ -1,0 +1,65 @@
+"""The KL-regularised autoencoder of latent diffusion; the defaults are kl-f8, Stable Diffusion's."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ldm.autoencoders.base import Autoencoder
+from ldm.autoencoders.conv import Decoder, Encoder
+from ldm.autoencoders.gaussian import DiagonalGaussian
+
+
+class KLAutoencoder(Autoencoder):
+    """Convolutional variational autoencoder, Rombach et al. 2022 (arXiv 2112.10752).
+
+    Images shrink by 2**(len(channel_multipliers) - 1); docs/autoencoder.md has the settings of kl-f4 ... kl-f32.
+
+    Args:
+        in_channels: Channels of the images.
+        latent_channels: Channels of the latents.
+        channels: Width of the network at level 0, the images' resolution.
+        channel_multipliers: Width of each level in units of `channels`; each level after the first halves the
+            resolution.
+        num_res_blocks: Residual blocks per level of the encoder; the decoder has one more.
+        attention_levels: Levels, counted from 0, with attention after each block. The middle always has it.
+        dropout: Dropout in the residual blocks.
+        checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 4,
+        channels: int = 128,
+        channel_multipliers: Sequence[int] = (1, 2, 4, 4),
+        num_res_blocks: int = 2,
+        attention_levels: Sequence[int] = (),
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        levels = len(channel_multipliers)
+        if min(in_channels, latent_channels, channels, num_res_blocks, levels, *channel_multipliers) < 1:
+            raise ValueError(
+                "in_channels, latent_channels, channels, num_res_blocks and every one of channel_multipliers "
+                "must be at least 1, and there must be at least one multiplier."
+            )
+        if not set(attention_levels) <= set(range(levels)):
+            raise ValueError(
+                f"attention_levels is {list(attention_levels)}, but channel_multipliers makes {levels} "
+                f"level(s): give numbers from 0 (the images' resolution) to {levels - 1}."
+            )
+        super().__init__(in_channels, latent_channels, downsample=2 ** (levels - 1))
+        widths = [channels * multiplier for multiplier in channel_multipliers]
+        network = (widths, num_res_blocks, attention_levels, dropout, checkpointing)
+        self.encoder = Encoder(in_channels, 2 * latent_channels, *network)
+        self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.decoder = Decoder(latent_channels, in_channels, *network)
+
+    def posterior(self, images: Tensor) -> DiagonalGaussian:
+        self.check_images(images)
+        return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(images)))
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        images: Tensor = self.decoder(self.post_quant_conv(z))
+        return images

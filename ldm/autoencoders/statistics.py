@@ -1,0 +1,94 @@
+"""Mean and standard deviation of raw latents, per channel, in one pass and over all ranks.
+
+Feed it samples of the posterior, not its means, so that the standard deviation includes the posterior's own.
+"""
+
+import torch
+import torch.distributed as dist
+from einops import rearrange
+from torch import Tensor
+
+
+class LatentStatistics:
+    """Accumulates in float64 on the CPU (MPS has no float64), however large the mean, in any batches.
+
+    Args:
+        channels: Channels of the latents.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.num_samples = 0  # images
+        self.count = 0  # values per channel
+        self.mean = torch.zeros(channels, dtype=torch.float64)
+        self.squares = torch.zeros(channels, dtype=torch.float64)  # sum of (z - mean)**2
+
+    def update(self, latents: Tensor) -> None:
+        """Adds raw latents (B, C, h, w); ValueError if a value is not finite or C is another."""
+        if latents.ndim != 4 or latents.shape[1] != len(self.mean):
+            raise ValueError(
+                f"Latents of shape (B, {len(self.mean)}, h, w) are needed, got {tuple(latents.shape)}: "
+                "build LatentStatistics with the autoencoder's latent_channels."
+            )
+        if latents.numel() == 0:
+            return
+        values = rearrange(latents.detach().cpu().double(), "b c h w -> c (b h w)")
+        if not values.isfinite().all():
+            raise ValueError(
+                "The latents hold NaN or Inf: encode in bfloat16 or float32 instead of float16, and check "
+                "the images and the autoencoder's weights."
+            )
+        batch = LatentStatistics(len(self.mean))
+        batch.num_samples, batch.count = len(latents), values.shape[1]
+        batch.mean = values.mean(1)
+        batch.squares = ((values - batch.mean[:, None]) ** 2).sum(1)
+        self.merge(batch)
+
+    def merge(self, other: "LatentStatistics") -> None:
+        """Adds what another has seen: the pairwise update of Chan, Golub & LeVeque 1979 (STAN-CS-79-773)."""
+        count = self.count + other.count
+        if count == 0:
+            return
+        delta = other.mean - self.mean
+        self.squares = self.squares + other.squares + delta**2 * (self.count * other.count / count)
+        self.mean = self.mean + delta * (other.count / count)
+        self.count = count
+        self.num_samples += other.num_samples
+
+    def across_ranks(self) -> "LatentStatistics":
+        """What all ranks together have seen, the same on each; every rank must call it."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        channels, device = len(self.mean), _reduction_device()
+        # Two sums: first for the common mean, then for the squares around it, which loses no digits.
+        counts = torch.tensor([self.num_samples, self.count], dtype=torch.float64)  # exact up to 2**53
+        sums = _sum_over_ranks(torch.cat([counts, self.count * self.mean]), device)
+        total = LatentStatistics(channels)
+        total.num_samples, total.count = int(sums[0]), int(sums[1])
+        total.mean = sums[2:] / max(1, total.count)
+        total.squares = _sum_over_ranks(self.squares + self.count * (self.mean - total.mean) ** 2, device)
+        return total
+
+    def finalize(self) -> tuple[Tensor, Tensor, int]:
+        """(mean, std, number of images) over all ranks, for `Autoencoder.set_statistics`.
+
+        Mean and std are float64 (C,) on the CPU; std divides by the count. Every rank must call it.
+        ValueError if no rank has seen a latent.
+        """
+        total = self.across_ranks()
+        if total.count == 0:
+            raise ValueError("No latents to measure: give at least one image.")
+        return total.mean, (total.squares / total.count).sqrt(), total.num_samples
+
+
+def _reduction_device() -> torch.device:
+    """Where the process group can add: NCCL and XCCL on the current accelerator only, gloo on the CPU."""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and dist.get_backend() in ("nccl", "xccl"):
+        return torch.device(accelerator.type, torch.accelerator.current_device_index())
+    return torch.device("cpu")
+
+
+def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
+    values = values.to(device, copy=True)
+    dist.all_reduce(values)
+    return values.cpu()

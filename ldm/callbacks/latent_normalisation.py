@@ -1,0 +1,38 @@
+"""Latent mean and standard deviation, measured when the training of an autoencoder ends."""
+
+import lightning as L
+import torch
+
+from ldm.autoencoders import LatentStatistics
+from ldm.seeding import seeded_generator
+from ldm.tasks import AutoencoderTask
+
+
+class LatentNormalisation(L.Callback):
+    """Measures the latents of the training set and makes the autoencoder own the result.
+
+    The averaged weights encode, since they are what later loads; every rank reads its share. It runs before the last
+    checkpoint is saved. On other tasks it does nothing.
+
+    Args:
+        num_samples: number of training images to measure over; the whole set where it is smaller.
+    """
+
+    def __init__(self, num_samples: int = 50_000) -> None:
+        self.num_samples = num_samples
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, AutoencoderTask) or data is None:
+            return
+        autoencoder = pl_module.autoencoder
+        statistics = LatentStatistics(autoencoder.latent_channels)
+        noise = seeded_generator(pl_module.seed, trainer.global_rank)
+        autoencoder.eval()
+        with pl_module.averaged(), trainer.precision_plugin.forward_context():
+            for images in data.plain_images(self.num_samples):
+                posterior = autoencoder.posterior(images.to(pl_module.device))
+                eps = torch.randn(posterior.mean.shape, generator=noise)
+                statistics.update(posterior.sample(eps.to(pl_module.device)))
+        autoencoder.set_statistics(*statistics.finalize())

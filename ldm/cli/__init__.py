@@ -1,0 +1,126 @@
+"""The `ldm` command: one small door for each thing that can be done."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from jsonargparse import ArgumentError
+
+from ldm.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one `ldm` command; what a user got wrong ends as one sentence and exit code 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        dispatch(argv)
+    except (UserError, ArgumentError) as error:
+        if os.environ.get("LDM_DEBUG"):
+            raise
+        print(f"ldm: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("ldm: interrupted; the same command goes on where it was.", file=sys.stderr)
+        sys.exit(130)
+
+
+def dispatch(argv: list[str]) -> None:
+    """Hand the arguments to the command that the first one names."""
+    commands = all_commands()
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview(commands))
+    elif argv[0] == "--version":
+        from ldm import __version__
+
+        print(f"ldm {__version__}")
+    elif argv[0] in commands:
+        commands[argv[0]](argv[1:])
+    else:
+        raise UserError(f"There is no command {argv[0]!r}: choose one of {', '.join(commands)} (see ldm --help).")
+
+
+def all_commands() -> dict[str, Callable[[list[str]], None]]:
+    """The commands by name, in the order in which a project uses them. Each imports what it needs when it runs."""
+    return {
+        "quickstart": quickstart,
+        "pack": pack,
+        "fit": fit,
+        "validate": validate,
+        "encode": encode,
+        "sample": sample,
+        "export": export,
+    }
+
+
+def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
+    """What `ldm --help` prints."""
+    lines = [f"  {name:<12}{(command.__doc__ or '').splitlines()[0]}" for name, command in commands.items()]
+    return "\n".join(
+        [
+            "usage: ldm COMMAND [options]",
+            "",
+            "Latent diffusion models, from a folder of images to samples.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "ldm COMMAND --help explains every option. The usual order for images of your own:",
+            "  ldm pack IMAGES SHARDS  ->  ldm fit -c (autoencoder config)  ->  ldm encode RUN SHARDS LATENTS",
+            "  ->  ldm fit -c (diffusion config)  ->  ldm sample RUN",
+            "Set LDM_DEBUG=1 to see the traceback behind an error message.",
+        ]
+    )
+
+
+def quickstart(argv: list[str]) -> None:
+    """The guided tour: pack, train, encode, train, sample and measure, on scanned digits, in minutes."""
+    from ldm.cli.signature import call
+    from ldm.quickstart import quickstart as tour
+
+    call(lambda **options: tour(main, **options), argv, "quickstart", signature_of=tour, skip=("run_command",))
+
+
+def pack(argv: list[str]) -> None:
+    """Images (a folder, a torchvision data set, an embedded set) -> shards and their manifest."""
+    from ldm.cli.signature import call
+    from ldm.data import pack as pack_images
+
+    call(pack_images, argv, "pack")
+
+
+def fit(argv: list[str]) -> None:
+    """Train an autoencoder or a diffusion model from a config; the same command again resumes."""
+    from ldm.cli.training import train
+
+    train(["fit", *argv])
+
+
+def validate(argv: list[str]) -> None:
+    """Run the validation of a config on its run folder's newest checkpoint."""
+    from ldm.cli.training import train
+
+    train(["validate", *argv])
+
+
+def encode(argv: list[str]) -> None:
+    """Shards -> latent shards, with a trained autoencoder; resumable, on many processes."""
+    from ldm.cli.signature import call
+    from ldm.encoding import encode as encode_shards
+
+    call(encode_shards, argv, "encode")
+
+
+def sample(argv: list[str]) -> None:
+    """A trained model -> images: PNGs, a grid, a film of the denoising."""
+    from ldm.cli.sample import sample as sample_run
+    from ldm.cli.signature import call
+
+    call(sample_run, argv, "sample")
+
+
+def export(argv: list[str]) -> None:
+    """A run folder -> model.safetensors and config.yaml, the autoencoder included."""
+    from ldm.cli.signature import call
+    from ldm.runs import export as export_run
+
+    call(export_run, argv, "export")

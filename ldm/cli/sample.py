@@ -1,0 +1,180 @@
+"""The `sample` command: a run or an export, seeds and classes -> pictures on disk."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.fabric import Fabric
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ldm import runs
+from ldm.diffusion.samplers import Sampler
+from ldm.errors import UserError
+from ldm.images import grid as draw_grid
+from ldm.images import save_film, save_png
+from ldm.sampling import Request, check_request, sample_steps
+from ldm.tasks import DiffusionTask
+
+
+def sample(
+    run: str,
+    out: str = "samples",
+    classes: list[int] | None = None,
+    num_images: int = 16,
+    sampler: str = "ddim",
+    num_steps: int = 50,
+    sampler_args: list[str] | None = None,
+    guidance_scale: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    grid: bool = False,
+    columns: int = 0,
+    film: Literal["gif", "webp"] | None = None,
+    weights: str = "ema",
+    accelerator: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    trust_code: bool = False,
+) -> None:
+    """Sample images from a trained diffusion model.
+
+    Image i has the seed SEED + i and is the same whatever the batch size and the number of devices. Each PNG carries
+    its seed and settings as text entries. Example: sample.py runs/digits/dit --classes 3 7 --guidance-scale 2 --grid
+
+    Args:
+        run: run folder of a diffusion model, or its export.
+        out: folder for the pictures: 000000.png, 000001.png, ...
+        classes: class numbers, dealt to the images in turn; left out, no class is asked for.
+        num_images: images in all.
+        sampler: a sampler of ldm.diffusion.samplers, in any case: ddim, ddpm, euler.
+        num_steps: steps of the sampler, each one call of the network.
+        sampler_args: further settings of the sampler as NAME=VALUE, for example eta=0.5 spacing=leading.
+        guidance_scale: classifier-free guidance; 1 is off, 1.5 to 4 is usual.
+        seed: seed of the first image.
+        batch_size: images that are sampled at once on one device.
+        grid: write all images into one picture, OUT/grid.png, too.
+        columns: columns of the grid; 0: one for each class, or about as many as rows.
+        film: write OUT/film.gif or OUT/film.webp: how the first batch comes out of the noise.
+        weights: ema, raw, or the decay of one of the averages, for example 0.9999.
+        accelerator: cpu, gpu or auto.
+        devices: devices on each node; more than one share the images.
+        num_nodes: nodes; start the command with srun or torchrun on them.
+        precision: arithmetic of the networks.
+        trust_code: allow the run's config to name classes from outside ldm, which runs their code.
+    """
+    if num_images < 1 or batch_size < 1:
+        raise UserError("--num-images and --batch-size must be at least 1.")
+    chosen = make_sampler(sampler, num_steps, sampler_args or [])
+    task = runs.load_diffusion(run, weights, trust_code)
+    labels = [classes[i % len(classes)] for i in range(num_images)] if classes else None
+    request = Request(range(seed, seed + num_images), labels, guidance_scale)
+    check_request(task, request)
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    fabric.launch()
+    task.to(fabric.device)
+    folder = Path(out)
+    about = {"run": run, "weights": weights, "sampler": describe(chosen), "guidance_scale": guidance_scale}
+    mine = range(fabric.global_rank, num_images, fabric.world_size)
+    with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("sampling", total=len(mine))
+        frames: list[Image.Image] = []
+        for start in range(0, len(mine), batch_size):
+            indices = mine[start : start + batch_size]
+            part = pick(request, indices)
+            filming = bool(film) and start == 0 and fabric.is_global_zero
+            with fabric.autocast():
+                images = draw(task, part, chosen, frames if filming else None, columns or len(classes or []))
+            for index, image in zip(indices, images, strict=True):
+                label = {"class": labels[index]} if labels else {}
+                save_png(image, folder / f"{index:06d}.png", {"seed": seed + index, **label, **about})
+            progress.advance(bar, len(indices))
+    fabric.barrier()
+    if fabric.is_global_zero:
+        finish(folder, num_images, frames, film, grid, columns or len(classes or []), labels)
+
+
+def make_sampler(name: str, num_steps: int, settings: list[str]) -> Sampler:
+    """A sampler by its class name in any case; further arguments as NAME=VALUE."""
+    known = {leaf.__name__.lower(): leaf for leaf in leaves(Sampler)}
+    if name.lower() not in known:
+        raise UserError(f"There is no sampler {name!r}: choose one of {', '.join(sorted(known))}.")
+    leaf = known[name.lower()]
+    accepted = [p for p in inspect.signature(leaf).parameters if p != "num_steps"]
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or key not in accepted:
+            raise UserError(
+                f"--sampler-args takes NAME=VALUE and {name} knows {', '.join(accepted)}; {setting!r} is neither."
+            )
+        values[key] = yaml.safe_load(value)
+    try:
+        return leaf(num_steps=num_steps, **values)  # type: ignore[call-arg]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The sampler {name} refuses its settings: {error}") from None
+
+
+def leaves(base: type) -> Iterator[type]:
+    """The concrete classes below `base`."""
+    for child in base.__subclasses__():
+        yield from leaves(child)
+        if not inspect.isabstract(child):
+            yield child
+
+
+def describe(sampler: Sampler) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in vars(sampler).items())
+    return f"{type(sampler).__name__}({settings})"
+
+
+def pick(request: Request, indices: range) -> Request:
+    labels = None if request.labels is None else [request.labels[i] for i in indices]
+    return Request([request.seeds[i] for i in indices], labels, request.guidance_scale)
+
+
+@torch.inference_mode()
+def draw(
+    task: DiffusionTask, request: Request, sampler: Sampler, frames: list[Image.Image] | None, columns: int
+) -> torch.Tensor:
+    """Images (B, C, H, W) in [-1, 1]; where `frames` is a list, each step's estimate is appended as a grid."""
+    for step in sample_steps(task, request, sampler):
+        if frames is not None:
+            estimate = task.autoencoder.decode(step.x0).float()
+            frames.append(draw_grid(estimate, columns or square(len(estimate))))
+        latents = step.x
+    return task.autoencoder.decode(latents).float().clamp(-1, 1)
+
+
+def square(count: int) -> int:
+    """Columns that make a grid of `count` images about as wide as high."""
+    return max(1, round(count**0.5))
+
+
+def finish(
+    folder: Path,
+    num_images: int,
+    frames: list[Image.Image],
+    film: str | None,
+    grid: bool,
+    columns: int,
+    labels: list[int] | None,
+) -> None:
+    """The pictures of the whole, and a line that says where everything is."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{num_images} images in {folder}/")
+    if grid:
+        images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(num_images)]
+        columns = columns or square(num_images)
+        titles = [f"class {label}" for label in labels[:columns]] if labels else []
+        draw_grid(torch.stack(images) / 127.5 - 1, columns, titles).save(folder / "grid.png")
+        console.print(f"their grid: {folder / 'grid.png'}")
+    if film:
+        save_film(frames, folder / f"film.{film}")
+        console.print(f"the film of the first batch: {folder / f'film.{film}'}")

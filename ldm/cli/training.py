@@ -1,0 +1,120 @@
+"""`fit` and `validate`: LightningCLI, one folder a run."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ldm import checkpoints
+from ldm.callbacks import LatentNormalisation, RunRecord, SaveCheckpoints
+from ldm.data import ShardData
+from ldm.errors import UserError
+from ldm.tasks import Task
+
+
+def train(argv: list[str]) -> None:
+    """Run `fit` or `validate` with the given arguments."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    try:
+        TrainingCLI(argv)
+    except ArgumentError as error:
+        raise UserError(plain(str(error))) from error
+
+
+class TrainingCLI(LightningCLI):
+    """Reads the config, gives the trainer its run folder, and resumes from the newest whole checkpoint."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self.argv = argv
+        strict = {"exit_on_error": False}
+        super().__init__(
+            Task,
+            ShardData,
+            save_config_callback=None,
+            trainer_defaults={"use_distributed_sampler": False},
+            seed_everything_default=0,
+            parser_kwargs={**strict, "fit": dict(strict), "validate": dict(strict), "prog": program()},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skipped = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
+        return {"fit": skipped, "validate": skipped}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run",
+            type=str,
+            required=True,
+            help="Run folder: checkpoints, config, logs and pictures. A folder that has checkpoints is resumed.",
+        )
+        parser.add_lightning_class_args(SaveCheckpoints, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(self.argv)
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; a value that a constructor refuses is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        run = Path(self._get(self.config_init, "run"))
+        settings = self._get(self.config_init, "trainer")
+        settings["callbacks"] = self.callbacks(settings.get("callbacks") or [])
+        if settings.get("logger") is None:
+            settings["logger"] = TensorBoardLogger(run, name="", version="logs", sub_dir="")
+        return super().instantiate_trainer(
+            default_root_dir=str(run), plugins=[*(settings.get("plugins") or []), checkpoints.AtomicCheckpointIO()]
+        )
+
+    def callbacks(self, configured: list[L.Callback]) -> list[L.Callback]:
+        """The config's callbacks and those that are always there."""
+        return [*configured, RunRecord(self.plain_config()), LatentNormalisation()]
+
+    def plain_config(self) -> str:
+        """The resolved config as YAML."""
+        parser = self._parser(self.subcommand)
+        return parser.dump(self.config[self.subcommand], skip_none=False, format="yaml")
+
+    def before_fit(self) -> None:
+        self.resume()
+
+    def before_validate(self) -> None:
+        self.resume()
+        if self.config_init[self.subcommand].ckpt_path is None:
+            run = self._get(self.config_init, "run")
+            raise UserError(f"{run} has no whole checkpoint to validate: train it first with `fit`.")
+
+    def resume(self) -> None:
+        """Point the trainer at the newest whole checkpoint of the run folder, unless one is named."""
+        config = self.config_init[self.subcommand]
+        if config.ckpt_path in (None, "last"):
+            newest = checkpoints.newest(Path(config.run))
+            config.ckpt_path = None if newest is None else str(newest)
+        elif not Path(config.ckpt_path).is_file():
+            raise UserError(f"There is no checkpoint {config.ckpt_path}: leave ckpt_path out to take the newest one.")
+        if config.ckpt_path and self.trainer.is_global_zero:
+            print(f"Resuming from {config.ckpt_path}")
+
+
+def program() -> str:
+    script = Path(sys.argv[0]).name
+    return script if script == "train.py" else "ldm"
+
+
+def plain(message: str) -> str:
+    """The heart of a jsonargparse error: which class or key, and what is wrong with it."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    return " ".join(dict.fromkeys(line for line in lines if line and not line.startswith(("Given value", "Subtypes"))))

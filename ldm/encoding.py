@@ -1,0 +1,168 @@
+"""Shards of images -> shards of latents: the posterior of each image and of its mirror image."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ldm import runs
+from ldm.atomic import write_bytes
+from ldm.autoencoders import Autoencoder
+from ldm.data import LatentContract, Manifest, ShardDataset, ShardInfo, ShardWriter, shard_info, to_npy
+from ldm.data.manifest import MANIFEST
+from ldm.data.transform import ImageTransform
+from ldm.errors import UserError
+
+CONTRACT = "contract.json"  # what the shards that are there already were made under, until the manifest says it
+
+
+def encode(
+    run: str,
+    shards: str,
+    out: str,
+    size: int | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    batch_size: int = 64,
+    num_workers: int = 2,
+    accelerator: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    force: bool = False,
+) -> None:
+    """Encode image shards with a trained autoencoder, once, so that training need not.
+
+    Each image (centre crop) and its mirror image give the mean and log-variance of their latents; training draws from
+    them. Labels and captions are carried over. Stopped and started again it goes on with the next shard.
+
+    Args:
+        run: run folder of the autoencoder, or its export.
+        shards: folder of image shards, made by `ldm pack`.
+        out: folder for the latent shards.
+        size: side of the images in pixels; left out, the size that the autoencoder was trained at.
+        dtype: how latents are stored; float16 is checked for its range and takes half the room.
+        batch_size: images that are encoded at once on one device (each with its mirror image).
+        num_workers: processes that decode images, on each device.
+        accelerator: cpu, gpu or auto.
+        devices: devices on each node; they share the shards.
+        num_nodes: nodes; start the command with srun or torchrun on them.
+        precision: arithmetic of the autoencoder.
+        force: replace latents in OUT that were made otherwise.
+    """
+    source = Manifest.load(shards)
+    if source.kind != "images":
+        raise UserError(f"{shards} holds latents already: give a folder of images that `ldm pack` made.")
+    autoencoder = runs.load_autoencoder(run)
+    size = size or runs.trained_size(Path(run))
+    if size is None:
+        raise UserError(f"{run} does not say at which size it was trained: pass --size.")
+    contract = make_contract(autoencoder, size, dtype)
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    fabric.launch()
+    folder = Path(out)
+    if fabric.is_global_zero:
+        prepare(folder, source, contract, force)
+    fabric.barrier()
+    autoencoder.to(fabric.device).eval().requires_grad_(False)
+    dataset = ShardDataset(shards, ImageTransform(size, "center", flip=False), autoencoder.in_channels)
+    todo = [n for n in range(len(source.shards)) if finished(folder, source.shards[n]) is None]
+    fabric.barrier()  # no rank writes a shard before every rank has listed what is left
+    mine = todo[fabric.global_rank :: fabric.world_size]
+    with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("encoding", total=sum(source.shards[n].samples for n in mine))
+        for number in mine:
+            loader = DataLoader(Rows(dataset, number), batch_size, num_workers=num_workers, collate_fn=list)
+            with ShardWriter(folder / source.shards[number].name) as writer:
+                for batch in loader:
+                    for sample, moments in zip(batch, encode_batch(autoencoder, batch, fabric), strict=True):
+                        member = to_npy(sample["key"], moments.numpy(), dtype)
+                        writer.add(sample["key"], {**sample["members"], "latent.npy": member})
+                    progress.advance(bar, len(batch))
+    fabric.barrier()
+    if fabric.is_global_zero:
+        finish(folder, source, contract)
+        Console(highlight=False, soft_wrap=True).print(f"{source.num_samples} latents of {contract.shape} in {folder}/")
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """One shard's samples in stored order, for the loader's workers."""
+
+    def __init__(self, dataset: ShardDataset, shard: int) -> None:
+        self.dataset, self.shard = dataset, shard
+
+    def __len__(self) -> int:
+        return self.dataset.reader.counts[self.shard]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.dataset.stored(self.shard, row)
+
+
+@torch.inference_mode()
+def encode_batch(autoencoder: Autoencoder, batch: list[dict[str, Any]], fabric: Fabric) -> Iterator[Tensor]:
+    """For each sample the moments (2, 2C, h, w) of the image and of its mirror image, float32 on the CPU."""
+    images = torch.stack([sample["image"] for sample in batch]).to(fabric.device)
+    with fabric.autocast():
+        pair = [autoencoder.encode(view).moments().float().cpu() for view in (images, images.flip(-1))]
+    yield from torch.stack(pair, dim=1)
+
+
+def make_contract(autoencoder: Autoencoder, size: int, dtype: str) -> LatentContract:
+    try:
+        shape = autoencoder.latent_shape(size, size)
+    except ValueError as error:
+        raise UserError(f"--size {size} does not fit the autoencoder: {error}") from None
+    return LatentContract(
+        autoencoder=autoencoder.fingerprint(),
+        transform={"size": size, "crop": "center", "channels": autoencoder.in_channels},
+        shape=list(shape),
+        dtype=dtype,
+        mean=autoencoder.latent_mean.tolist(),
+        std=autoencoder.latent_std.tolist(),
+        num_samples=int(autoencoder.latent_samples),
+    )
+
+
+def prepare(folder: Path, source: Manifest, contract: LatentContract, force: bool) -> None:
+    """Make the folder ready: go on where shards of this very contract and source are, refuse or replace others."""
+    wanted = {"source": source.digest(), "contract": dataclasses.asdict(contract)}
+    there = folder.is_dir() and any(folder.iterdir())
+    path = folder / CONTRACT
+    same = path.is_file() and json.loads(path.read_text()) == wanted
+    if there and not same and not force:
+        raise UserError(
+            f"{folder} holds something else than these images encoded by autoencoder {contract.autoencoder[:12]}: "
+            "give another folder, or --force to replace it."
+        )
+    if there and not same:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_bytes(path, json.dumps(wanted, indent=1).encode())
+
+
+def finished(folder: Path, source: ShardInfo) -> ShardInfo | None:
+    """The finished latent shard that belongs to a source shard, None where it is missing."""
+    try:
+        found = shard_info(folder / source.name)
+    except (OSError, UserError):
+        return None
+    return found if found.samples == source.samples else None
+
+
+def finish(folder: Path, source: Manifest, contract: LatentContract) -> None:
+    """Write the manifest, last, so that its presence means a complete set."""
+    done = [finished(folder, shard) for shard in source.shards]
+    missing = [shard.name for shard, info in zip(source.shards, done, strict=True) if info is None]
+    if missing:
+        raise UserError(f"{folder} lacks {', '.join(missing[:3])}: run the same command again.")
+    fields = {"kind": "latents", "shards": done, "latents": contract, "formats": {}, "modes": {}, "sizes": {}}
+    dataclasses.replace(source, **fields).save(folder)  # type: ignore[arg-type]
