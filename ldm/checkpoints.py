@@ -4,7 +4,6 @@ A checkpoint is written beside its place, synced and renamed; a marker `<name>.o
 Without a marker that fits, a file does not count.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
+from ldm.atomic import file_sha256, fsync_folder, write_bytes
 from ldm.errors import UserError
 
 CHECKPOINTS = "checkpoints"
@@ -35,35 +35,26 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint and then its marker; whatever happens in between, `path` is whole or absent."""
+    """Write a checkpoint and then its marker; whatever happens in between, `path` is whole or does not count."""
     path.parent.mkdir(parents=True, exist_ok=True)
     marker(path).unlink(missing_ok=True)
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         torch.save(checkpoint, file)
-        sync(file)
-    described = {"bytes": part.stat().st_size, "sha256": sha256(part), "step": checkpoint.get("global_step")}
+        file.flush()
+        os.fsync(file.fileno())
+    described = {
+        "bytes": part.stat().st_size,
+        "sha256": file_sha256(part),
+        "step": checkpoint.get("global_step"),
+    }
     os.replace(part, path)
-    marker_part = marker(path).with_name(marker(path).name + ".part")
-    with open(marker_part, "w") as text:
-        json.dump(described, text)
-        sync(text)
-    os.replace(marker_part, marker(path))
-
-
-def sync(file: Any) -> None:
-    """Have the operating system put the file's bytes on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
+    fsync_folder(path.parent)
+    write_bytes(marker(path), json.dumps(described).encode())
 
 
 def marker(path: Path) -> Path:
     return path.with_name(path.name + ".ok")
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fault(path: Path) -> str | None:
@@ -75,7 +66,7 @@ def fault(path: Path) -> str | None:
     described = json.loads(marker(path).read_text() or "{}")
     if path.stat().st_size != described.get("bytes"):
         return f"has {path.stat().st_size} bytes, and {described.get('bytes')} were written"
-    if sha256(path) != described.get("sha256"):
+    if file_sha256(path) != described.get("sha256"):
         return "has other content than was written (sha256 differs)"
     return None
 

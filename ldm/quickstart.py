@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -143,5 +143,5 @@ def pixels(images: Tensor) -> np.ndarray:
 def reconstruction_psnr(folder: Path, images: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of images that went through the autoencoder."""
     autoencoder = runs.load_autoencoder(str(folder / "autoencoder"))
-    reconstructions: Sequence[Tensor] = [autoencoder.decode(autoencoder.encode(x).mode) for x in images.split(100)]
-    return peak_signal_noise_ratio(torch.cat(list(reconstructions)).clamp(-1, 1), images, data_range=(-1.0, 1.0)).item()
+    parts = [autoencoder.decode(autoencoder.encode(part).mode) for part in torch.split(images, 100)]
+    return peak_signal_noise_ratio(torch.cat(parts).clamp(-1, 1), images, data_range=(-1.0, 1.0)).item()

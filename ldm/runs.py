@@ -44,7 +44,11 @@ def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> 
     try:
         task.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise UserError(f"The weights in {folder} do not fit its {CONFIG}: {error}") from None
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise UserError(
+            f"The weights in {folder} do not fit its {CONFIG} ({first[0].strip()[:200]}): they are of another model or of "
+            "another version of ldm."
+        ) from None
     return task.eval()
 
 

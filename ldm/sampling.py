@@ -59,9 +59,9 @@ class Request:
 def check_request(task: DiffusionTask, request: Request) -> None:
     """Raise a UserError if the model cannot be asked for this."""
     num_classes = task.conditioner.num_classes
-    if request.labels is not None and num_classes is None:
-        raise UserError("The model is unconditional and knows no classes: leave --classes out.")
     for label in request.labels or ():
+        if num_classes is None:
+            raise UserError("The model is unconditional and knows no classes: leave --classes out.")
         if not 0 <= label < num_classes:
             raise UserError(f"There is no class {label}: the model knows the classes 0 to {num_classes - 1}.")
     if request.labels is None and request.guidance_scale != 1:

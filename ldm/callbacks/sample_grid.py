@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -145,6 +146,5 @@ def publish(trainer: L.Trainer, picture: Image.Image, name: str) -> None:
     path = Path(trainer.default_root_dir) / PICTURES / f"{name}-{step:08d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
-    experiment = getattr(trainer.logger, "experiment", None)
-    if hasattr(experiment, "add_image"):
-        experiment.add_image(name, pil_to_tensor(picture), step)
+    if isinstance(trainer.logger, TensorBoardLogger):
+        trainer.logger.experiment.add_image(name, pil_to_tensor(picture), step)

@@ -1,6 +1,5 @@
 """`fit` and `validate`: LightningCLI, one folder a run."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ldm import checkpoints
 from ldm.callbacks import LatentNormalisation, RunRecord, SaveCheckpoints
+from ldm.cli.explain import explain
+from ldm.cli.quiet import quiet_lightning
 from ldm.data import ShardData
 from ldm.errors import UserError
 from ldm.tasks import Task
@@ -19,11 +20,11 @@ from ldm.tasks import Task
 
 def train(argv: list[str]) -> None:
     """Run `fit` or `validate` with the given arguments."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    quiet_lightning()
     try:
         TrainingCLI(argv)
     except ArgumentError as error:
-        raise UserError(plain(str(error))) from error
+        raise UserError(explain(str(error))) from error
 
 
 class TrainingCLI(LightningCLI):
@@ -67,7 +68,7 @@ class TrainingCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(explain(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         run = Path(self._get(self.config_init, "run"))
@@ -112,9 +113,3 @@ class TrainingCLI(LightningCLI):
 def program() -> str:
     script = Path(sys.argv[0]).name
     return script if script == "train.py" else "ldm"
-
-
-def plain(message: str) -> str:
-    """The heart of a jsonargparse error: which class or key, and what is wrong with it."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    return " ".join(dict.fromkeys(line for line in lines if line and not line.startswith(("Given value", "Subtypes"))))

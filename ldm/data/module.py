@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -182,6 +183,7 @@ class ShardData(L.LightningDataModule):
 
     def val_dataloader(self) -> ShardLoader | list[Any]:
         if self.val_shards is None:
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # as intended
             return []
         rank = self.trainer.global_rank if self.trainer is not None else 0
         dataset = self._dataset(self.val_shards, None, augment=False)

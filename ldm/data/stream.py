@@ -90,7 +90,7 @@ def _read_shards(urls: Iterator[str], on_bad: Callable[[str], None]) -> Iterator
 
 
 @dataclass
-class StreamDataset(IterableDataset):  # type: ignore[type-arg]
+class StreamDataset(IterableDataset):
     """An endless stream for one rank and, inside a loader, one worker.
 
     Each pass deals the shards, permuted by (seed, epoch, start, pass), to world x workers streams. Where there are

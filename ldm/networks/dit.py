@@ -2,6 +2,7 @@
 
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
 from ldm.networks.base import Conditioning, Network
@@ -70,11 +71,10 @@ class DiT(Network):
                     nn.init.zeros_(layer.bias)
         # A patch embedding is a linear layer on the flattened patch, and is initialised as one.
         nn.init.xavier_uniform_(self.patch_embed.weight.view(self.width, -1))
-        nn.init.zeros_(self.patch_embed.bias)
-        for block in self.blocks:
-            nn.init.zeros_(block.modulation[1].weight)
-        nn.init.zeros_(self.head.modulation[1].weight)
-        nn.init.zeros_(self.head.linear.weight)
+        for silent in (self.patch_embed.bias, self.head.linear.weight):
+            nn.init.zeros_(silent)  # type: ignore[arg-type]
+        for modulated in (*self.blocks, self.head):
+            nn.init.zeros_(modulated.modulation.weight)
 
     def forward(self, x_t: Tensor, noise_condition: Tensor, cond: Conditioning) -> Tensor:
         c = self.noise_embed(noise_condition)  # (B, D)
@@ -122,10 +122,10 @@ class Block(nn.Module):
         self.attention = SelfAttention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU("tanh"), nn.Linear(hidden, width))
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.modulation = nn.Linear(width, 6 * width)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(silu(c)).chunk(6, dim=1)
         x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
@@ -136,9 +136,9 @@ class Head(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.modulation = nn.Linear(width, 2 * width)
         self.linear = nn.Linear(width, out)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.modulation(c).chunk(2, dim=1)
+        shift, scale = self.modulation(silu(c)).chunk(2, dim=1)
         return self.linear(modulate(self.norm(x), shift, scale))

@@ -39,10 +39,12 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, width: int, num_frequencies: int = 256) -> None:
         super().__init__()
         self.num_frequencies = num_frequencies
-        self.mlp = nn.Sequential(nn.Linear(num_frequencies, width), nn.SiLU(), nn.Linear(width, width))
-        for linear in (self.mlp[0], self.mlp[2]):
+        self.enter = nn.Linear(num_frequencies, width)
+        self.leave = nn.Linear(width, width)
+        for linear in (self.enter, self.leave):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def forward(self, noise_condition: Tensor) -> Tensor:
-        return self.mlp(sinusoids(noise_condition, self.num_frequencies).to(self.mlp[0].weight.dtype))
+        h = sinusoids(noise_condition, self.num_frequencies).to(self.enter.weight.dtype)
+        return self.leave(nn.functional.silu(self.enter(h)))

@@ -36,10 +36,10 @@ class AutoencoderTask(Task):
         super().__init__(optimizer, lr_scheduler, seed)
         self.autoencoder = autoencoder
         self.loss = loss
-        self.metrics = nn.ModuleList()
+        self.metrics: list[MetricCollection] = []
         if compile:
-            autoencoder.encoder.compile()
-            autoencoder.decoder.compile()
+            for part in autoencoder.children():
+                part.compile()
 
     def trained_modules(self) -> dict[str, nn.Module]:
         return {"autoencoder": self.autoencoder, "loss": self.loss}
@@ -64,8 +64,8 @@ class AutoencoderTask(Task):
         return terms["total"]
 
     def on_validation_start(self) -> None:
-        # Metrics hold state: one collection for each version of the weights, none of it in the checkpoint.
-        self.metrics = nn.ModuleList(image_metrics() for _ in [None, *self.averages]).to(self.device)
+        # One collection for each version of the weights; a plain list, so that none of it is in the checkpoint.
+        self.metrics = [image_metrics().to(self.device) for _ in self.weight_versions()]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         images = batch["images"]
