@@ -46,8 +46,8 @@ def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> 
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise UserError(
-            f"The weights in {folder} do not fit its {CONFIG} ({first[0].strip()[:200]}): they are of another model or of "
-            "another version of ldm."
+            f"The weights in {folder} do not fit its {CONFIG} ({first[0].strip()[:200]}): they are of another model or "
+            "of another version of ldm."
         ) from None
     return task.eval()
 

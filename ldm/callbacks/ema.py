@@ -12,8 +12,8 @@ from ldm.tasks import Task
 class EMA(L.Callback):
     """Keeps float32 moving averages of the trained network, one for each decay, updated once an optimizer step.
 
-    They live in `task.averages` and under the key "ema" of the checkpoint; the weights under "state_dict" are always
-    the trained ones. Whoever wants an average in the network asks `task.averaged()` for the time of a block.
+    They live in `task.averages` and, by the task's doing, under the key "ema" of the checkpoint; the weights under
+    "state_dict" are always the trained ones. Whoever wants an average in the network asks `task.averaged()` for the time of a block.
 
     Args:
         decays: decays of the averages; validation, sampling and export use the first.
@@ -30,9 +30,16 @@ class EMA(L.Callback):
         pl_module.averages = {str(decay): WeightAverage(parameters, decay, self.warmup) for decay in self.decays}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Task) -> None:
-        for average in pl_module.averages.values():
-            if average.num_updates == 0:  # weights may have been loaded, and were broadcast, since setup
-                average.restart(pl_module.trained_parameters())
+        self.start_from_the_weights(pl_module)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Task) -> None:
+        self.start_from_the_weights(pl_module)
+
+    def start_from_the_weights(self, task: Task) -> None:
+        """Until its first update an average is the weights, which may have been loaded and broadcast since setup."""
+        for average in task.averages.values():
+            if average.num_updates == 0:
+                average.restart(task.trained_parameters())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Task) -> None:
         self.seen_steps = trainer.global_step
@@ -43,11 +50,3 @@ class EMA(L.Callback):
         self.seen_steps = trainer.global_step
         for average in pl_module.averages.values():
             average.update(pl_module.trained_parameters())
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Task, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = {decay: average.state_dict() for decay, average in pl_module.averages.items()}
-
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Task, checkpoint: dict[str, Any]) -> None:
-        for decay, state in checkpoint.get("ema", {}).items():
-            if decay in pl_module.averages:
-                pl_module.averages[decay].load_state_dict(state)

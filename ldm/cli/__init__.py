@@ -40,15 +40,18 @@ def dispatch(argv: list[str]) -> None:
 
 
 def all_commands() -> dict[str, Callable[[list[str]], None]]:
-    """The commands by name, in the order in which a project uses them. Each imports what it needs when it runs."""
+    """The commands by name, in the order in which a project uses them. Each imports what it needs when it runs.
+
+    Their functions bear an underscore because a module of this package may bear the command's own name.
+    """
     return {
-        "quickstart": quickstart,
-        "pack": pack,
-        "fit": fit,
-        "validate": validate,
-        "encode": encode,
-        "sample": sample,
-        "export": export,
+        "quickstart": _quickstart,
+        "pack": _pack,
+        "fit": _fit,
+        "validate": _validate,
+        "encode": _encode,
+        "sample": _sample,
+        "export": _export,
     }
 
 
@@ -72,7 +75,7 @@ def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
     )
 
 
-def quickstart(argv: list[str]) -> None:
+def _quickstart(argv: list[str]) -> None:
     """The guided tour: pack, train, encode, train, sample and measure, on scanned digits, in minutes."""
     from ldm.cli.signature import call
     from ldm.quickstart import quickstart as tour
@@ -80,7 +83,7 @@ def quickstart(argv: list[str]) -> None:
     call(lambda **options: tour(main, **options), argv, "quickstart", signature_of=tour, skip=("run_command",))
 
 
-def pack(argv: list[str]) -> None:
+def _pack(argv: list[str]) -> None:
     """Images (a folder, a torchvision data set, an embedded set) -> shards and their manifest."""
     from ldm.cli.signature import call
     from ldm.data import pack as pack_images
@@ -88,21 +91,21 @@ def pack(argv: list[str]) -> None:
     call(pack_images, argv, "pack")
 
 
-def fit(argv: list[str]) -> None:
+def _fit(argv: list[str]) -> None:
     """Train an autoencoder or a diffusion model from a config; the same command again resumes."""
     from ldm.cli.training import train
 
     train(["fit", *argv])
 
 
-def validate(argv: list[str]) -> None:
+def _validate(argv: list[str]) -> None:
     """Run the validation of a config on its run folder's newest checkpoint."""
     from ldm.cli.training import train
 
     train(["validate", *argv])
 
 
-def encode(argv: list[str]) -> None:
+def _encode(argv: list[str]) -> None:
     """Shards -> latent shards, with a trained autoencoder; resumable, on many processes."""
     from ldm.cli.signature import call
     from ldm.encoding import encode as encode_shards
@@ -110,7 +113,7 @@ def encode(argv: list[str]) -> None:
     call(encode_shards, argv, "encode")
 
 
-def sample(argv: list[str]) -> None:
+def _sample(argv: list[str]) -> None:
     """A trained model -> images: PNGs, a grid, a film of the denoising."""
     from ldm.cli.sample import sample as sample_run
     from ldm.cli.signature import call
@@ -118,7 +121,7 @@ def sample(argv: list[str]) -> None:
     call(sample_run, argv, "sample")
 
 
-def export(argv: list[str]) -> None:
+def _export(argv: list[str]) -> None:
     """A run folder -> model.safetensors and config.yaml, the autoencoder included."""
     from ldm.cli.signature import call
     from ldm.runs import export as export_run

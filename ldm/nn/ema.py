@@ -74,3 +74,4 @@ def copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
     """Copy every tensor of `source` into the tensor of the same name in `target`, in place."""
     for name, value in source.items():
         target[name].copy_(value)
+    torch.clear_autocast_cache()  # autocast remembers casts of weights, which would now be of the old values

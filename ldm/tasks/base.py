@@ -38,10 +38,9 @@ class Task(L.LightningModule, ABC):
     def trained_modules(self) -> dict[str, nn.Module]:
         """The modules that the optimizer moves, by attribute name."""
 
-    @property
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        """Prefixes of the state-dict keys that live in another run folder and stay out of the checkpoints."""
-        return ()
+    def is_frozen(self, key: str) -> bool:
+        """Whether a state-dict key belongs to a part that lives in another run folder, and not in the checkpoints."""
+        return False
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The trained parameters by their state-dict names."""
@@ -91,12 +90,15 @@ class Task(L.LightningModule, ABC):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen_prefixes or "\0")}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not self.is_frozen(k)}
+        checkpoint["ema"] = {decay: average.state_dict() for decay, average in self.averages.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        frozen = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen_prefixes or "\0")}
+        frozen = {k: v for k, v in self.state_dict().items() if self.is_frozen(k)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
+        for decay, average in self.averages.items():
+            if decay in checkpoint.get("ema", {}):
+                average.load_state_dict(checkpoint["ema"][decay])
 
 
 class BatchNoise:

@@ -53,9 +53,8 @@ class DiffusionTask(Task):
     def trained_modules(self) -> dict[str, nn.Module]:
         return {"net": self.net, "conditioner": self.conditioner, "diffusion": self.diffusion}
 
-    @property
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        return ("autoencoder.",)
+    def is_frozen(self, key: str) -> bool:
+        return key.startswith("autoencoder.")
 
     def train(self, mode: bool = True) -> "DiffusionTask":
         super().train(mode)
