@@ -6,6 +6,8 @@ Without a marker that fits, a file does not count.
 
 import json
 import os
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,21 @@ class AtomicCheckpointIO(CheckpointIO):
 def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint and then its marker; whatever happens in between, `path` is whole or does not count."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    marker(path).unlink(missing_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-    described = {
-        "bytes": part.stat().st_size,
-        "sha256": file_sha256(part),
-        "step": checkpoint.get("global_step"),
-    }
+    try:
+        with open(part, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        described = {
+            "bytes": part.stat().st_size,
+            "sha256": file_sha256(part),
+            "step": checkpoint.get("global_step"),
+        }
+    except BaseException:
+        part.unlink(missing_ok=True)  # a full disk is not to be filled with halves
+        raise
+    marker(path).unlink(missing_ok=True)  # only now: an older file of this name counted until here
     os.replace(part, path)
     fsync_folder(path.parent)
     write_bytes(marker(path), json.dumps(described).encode())
@@ -63,7 +69,10 @@ def fault(path: Path) -> str | None:
         return "does not exist"
     if not marker(path).is_file():
         return "has no .ok marker: its writing was cut short"
-    described = json.loads(marker(path).read_text() or "{}")
+    try:
+        described = dict(json.loads(marker(path).read_text()))
+    except (ValueError, TypeError):
+        return "has an .ok marker that cannot be read"
     if path.stat().st_size != described.get("bytes"):
         return f"has {path.stat().st_size} bytes, and {described.get('bytes')} were written"
     if file_sha256(path) != described.get("sha256"):
@@ -76,12 +85,17 @@ def read(path: Path, map_location: str = "cpu") -> dict[str, Any]:
     wrong = fault(path)
     if wrong:
         raise UserError(f"The checkpoint {path} {wrong}: resume from another one in its folder, or delete it.")
-    return torch.load(path, map_location=map_location, weights_only=True)
+    try:
+        return dict(torch.load(path, map_location=map_location, weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"The checkpoint {path} is none of ldm's ({reason}): take it out of the folder.") from None
 
 
 def listed(run: Path) -> list[Path]:
     """The checkpoint files of a run folder, oldest first, whole or not."""
-    return sorted((run / CHECKPOINTS).glob("step-*.ckpt"))
+    ours = (path for path in (run / CHECKPOINTS).glob("step-*.ckpt") if re.fullmatch(r"step-\d+", path.stem))
+    return sorted(ours)
 
 
 def newest(run: Path) -> Path | None:
@@ -94,9 +108,13 @@ def newest(run: Path) -> Path | None:
     return None
 
 
-def rotate(run: Path, keep: int, keep_every_n_steps: int | None = None) -> None:
-    """Remove what is older than the newest `keep` whole checkpoints, save for multiples of `keep_every_n_steps`."""
-    oldest_kept = [path for path in listed(run) if marker(path).is_file()][-keep:][:1]
+def rotate(run: Path, written: Path, keep: int, keep_every_n_steps: int | None = None) -> None:
+    """Remove what is older than the newest `keep` whole checkpoints, save for multiples of `keep_every_n_steps`.
+
+    The newest is `written`, the one just written and known to be whole. A later one that is still there was passed
+    over, perhaps because it is broken, and must not push out the good ones.
+    """
+    oldest_kept = [path for path in listed(run) if marker(path).is_file() and path <= written][-keep:][:1]
     for path in listed(run):
         lasting = keep_every_n_steps and int(path.stem.removeprefix("step-")) % keep_every_n_steps == 0
         if oldest_kept and path < oldest_kept[0] and not lasting:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,14 @@ from ldm import runs
 from ldm.atomic import write_bytes
 from ldm.autoencoders import Autoencoder
 from ldm.data import LatentContract, Manifest, ShardDataset, ShardInfo, ShardWriter, shard_info, to_npy
+from ldm.data.dataset import Fault
 from ldm.data.manifest import MANIFEST
 from ldm.data.transform import ImageTransform
 from ldm.errors import UserError
+from ldm.launch import launch
 
 CONTRACT = "contract.json"  # what the shards that are there already were made under, until the manifest says it
+OURS = re.compile(r"(shard-\d+\.tar|contract\.json|manifest\.json)(\.idx\.json|(\.\d+)?\.part)?")
 
 
 def encode(
@@ -33,11 +36,12 @@ def encode(
     dtype: Literal["float16", "float32"] = "float16",
     batch_size: int = 64,
     num_workers: int = 2,
-    accelerator: str = "auto",
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     devices: int = 1,
     num_nodes: int = 1,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     force: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Encode image shards with a trained autoencoder, once, so that training need not.
 
@@ -52,30 +56,36 @@ def encode(
         dtype: how latents are stored; float16 is checked for its range and takes half the room.
         batch_size: images that are encoded at once on one device (each with its mirror image).
         num_workers: processes that decode images, on each device.
-        accelerator: cpu, gpu or auto.
+        accelerator: what computes; auto takes a GPU if there is one.
         devices: devices on each node; they share the shards.
         num_nodes: nodes; start the command with srun or torchrun on them.
         precision: arithmetic of the autoencoder.
         force: replace latents in OUT that were made otherwise.
+        trust_code: allow the run's config to name classes from outside ldm, which runs their code.
     """
+    if batch_size < 1 or num_workers < 0:
+        raise UserError("--batch-size must be at least 1, and --num-workers at least 0.")
     source = Manifest.load(shards)
     if source.kind != "images":
         raise UserError(f"{shards} holds latents already: give a folder of images that `ldm pack` made.")
-    autoencoder = runs.load_autoencoder(run)
+    autoencoder = runs.load_autoencoder(run, trust_code)
     size = size or runs.trained_size(Path(run))
     if size is None:
         raise UserError(f"{run} does not say at which size it was trained: pass --size.")
     contract = make_contract(autoencoder, size, dtype)
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
-    fabric.launch()
     folder = Path(out)
-    if fabric.is_global_zero:
-        prepare(folder, source, contract, force)
-    fabric.barrier()
+    check_overlap(folder, Path(shards))
+    fabric = launch(accelerator, devices, num_nodes, precision)
+    refusal = prepare(folder, source, contract, force) if fabric.is_global_zero else None
+    refusal = fabric.broadcast(refusal)
+    if refusal:  # on every rank, so that none waits for the others
+        raise UserError(refusal)
     autoencoder.to(fabric.device).eval().requires_grad_(False)
     dataset = ShardDataset(shards, ImageTransform(size, "center", flip=False), autoencoder.in_channels)
     todo = [n for n in range(len(source.shards)) if finished(folder, source.shards[n]) is None]
     fabric.barrier()  # no rank writes a shard before every rank has listed what is left
+    if todo and fabric.is_global_zero:
+        (folder / MANIFEST).unlink(missing_ok=True)
     mine = todo[fabric.global_rank :: fabric.world_size]
     with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
         bar = progress.add_task("encoding", total=sum(source.shards[n].samples for n in mine))
@@ -83,6 +93,7 @@ def encode(
             loader = DataLoader(Rows(dataset, number), batch_size, num_workers=num_workers, collate_fn=list)
             with ShardWriter(folder / source.shards[number].name) as writer:
                 for batch in loader:
+                    check_readable(batch)
                     for sample, moments in zip(batch, encode_batch(autoencoder, batch, fabric), strict=True):
                         member = to_npy(sample["key"], moments.numpy(), dtype)
                         writer.add(sample["key"], {**sample["members"], "latent.npy": member})
@@ -93,7 +104,7 @@ def encode(
         Console(highlight=False, soft_wrap=True).print(f"{source.num_samples} latents of {contract.shape} in {folder}/")
 
 
-class Rows(Dataset[dict[str, Any]]):
+class Rows(Dataset[dict[str, Any] | Fault]):
     """One shard's samples in stored order, for the loader's workers."""
 
     def __init__(self, dataset: ShardDataset, shard: int) -> None:
@@ -102,8 +113,18 @@ class Rows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.dataset.reader.counts[self.shard]
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.dataset.stored(self.shard, row)
+    def __getitem__(self, row: int) -> dict[str, Any] | Fault:
+        try:
+            return self.dataset.stored(self.shard, row)
+        except UserError as error:
+            return Fault(str(error))
+
+
+def check_readable(batch: list[dict[str, Any] | Fault]) -> None:
+    """Raise the UserError of a sample that a worker could not read."""
+    for sample in batch:
+        if isinstance(sample, Fault):
+            raise UserError(sample.message)
 
 
 @torch.inference_mode()
@@ -131,22 +152,60 @@ def make_contract(autoencoder: Autoencoder, size: int, dtype: str) -> LatentCont
     )
 
 
-def prepare(folder: Path, source: Manifest, contract: LatentContract, force: bool) -> None:
-    """Make the folder ready: go on where shards of this very contract and source are, refuse or replace others."""
+def check_overlap(folder: Path, shards: Path) -> None:
+    inner, outer = folder.resolve(), shards.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise UserError(f"{folder} and the images in {shards} overlap: give a folder elsewhere for the latents.")
+
+
+def prepare(folder: Path, source: Manifest, contract: LatentContract, force: bool) -> str | None:
+    """Make the folder ready: go on where shards of this very contract and source are, refuse or replace others.
+
+    What an earlier `encode` wrote can be replaced; a folder that holds anything else is left alone, `force` or not.
+
+    Returns:
+        Why the folder cannot be used, None if it is ready.
+    """
+    if folder.exists() and not folder.is_dir():
+        return f"{folder} is a file: give another name."
     wanted = {"source": source.digest(), "contract": dataclasses.asdict(contract)}
-    there = folder.is_dir() and any(folder.iterdir())
-    path = folder / CONTRACT
-    same = path.is_file() and json.loads(path.read_text()) == wanted
-    if there and not same and not force:
-        raise UserError(
-            f"{folder} holds something else than these images encoded by autoencoder {contract.autoencoder[:12]}: "
-            "give another folder, or --force to replace it."
-        )
-    if there and not same:
-        shutil.rmtree(folder)
+    found = read_contract(folder / CONTRACT)
+    if found != wanted:
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        known = {shard.name for shard in source.shards}
+        foreign = [name for name in names if not OURS.fullmatch(name) and name.removesuffix(".idx.json") not in known]
+        if names and found is None:  # it was not encode that made this folder
+            foreign = foreign or names
+        if foreign:
+            return f"{folder} holds other things than latents, such as {foreign[0]}: give another folder."
+        if names and not force:
+            return f"{folder} holds {difference(found, wanted)}: give another folder, or --force to replace it."
+        for name in [CONTRACT, *names]:  # the contract first: without it nothing here counts
+            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    write_bytes(path, json.dumps(wanted, indent=1).encode())
+    write_bytes(folder / CONTRACT, json.dumps(wanted, indent=1).encode())
+    return None
+
+
+def read_contract(path: Path) -> dict[str, Any] | None:
+    """What contract.json says, None where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text())
+        return {"source": content["source"], "contract": dict(content["contract"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def difference(found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
+    """In which respect the latents that are there are others than those that are wanted."""
+    there, here = (side["contract"] if side else {} for side in (found, wanted))
+    if there.get("autoencoder") != here["autoencoder"]:
+        one, other = str(there.get("autoencoder"))[:12], here["autoencoder"][:12]
+        return f"latents of autoencoder {one}, and this is autoencoder {other}"
+    for name in ("transform", "shape", "dtype"):
+        if there.get(name) != here[name]:
+            return f"latents with {name} {there.get(name)}, and {here[name]} is asked for"
+    return "latents of other images"
 
 
 def finished(folder: Path, source: ShardInfo) -> ShardInfo | None:

@@ -1,5 +1,6 @@
 """The guided tour: every command of a project once, on 1,797 scanned digits, and what came of it in numbers."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 import ldm
 from ldm import runs
+from ldm.atomic import write_bytes
 from ldm.data import ShardDataset
 from ldm.data.manifest import MANIFEST
 from ldm.data.transform import ImageTransform
@@ -98,23 +100,29 @@ def configs() -> Path:
 
 
 def report(folder: Path, guidance_scale: float) -> None:
-    """Print reconstruction quality, class agreement, precision and recall, beside the same for real digits."""
+    """Print reconstruction quality, class agreement, precision and recall, beside the same for real digits.
+
+    The numbers also go into report.json, agreement, precision and recall as (generated, real) pairs.
+    """
     train, train_labels = digits(folder / "shards" / "train", folder)
     held_out, held_out_labels = digits(folder / "shards" / "val", folder)
     samples, asked = generated(folder / "measured")
     classifier = SVC(C=10).fit(pixels(train), train_labels)
+    agreement = classifier.score(pixels(samples), asked), classifier.score(pixels(held_out), held_out_labels)
     table = Table("", "generated", "real, held out", title=f"{len(samples)} samples at guidance scale {guidance_scale}")
     table.add_row(
-        "read as the class asked for (SVM fitted on real digits)",
-        f"{100 * classifier.score(pixels(samples), asked):.1f} %",
-        f"{100 * classifier.score(pixels(held_out), held_out_labels):.1f} %",
+        "read as the class asked for (SVM fitted on real digits)", *(f"{100 * share:.1f} %" for share in agreement)
     )
     # The yardstick for real digits: as many training digits as there are samples, against those held out.
     sampled, real = (precision_recall(pixels(held_out), pixels(x)) for x in (samples, train[: len(samples)]))
     table.add_row("precision (looks like a held-out digit)", f"{sampled[0]:.2f}", f"{real[0]:.2f} (training digits)")
     table.add_row("recall (variety of the held-out digits)", f"{sampled[1]:.2f}", f"{real[1]:.2f} (training digits)")
     console.print(table)
-    console.print(f"Reconstruction of held-out digits: PSNR {reconstruction_psnr(folder, held_out):.1f} dB")
+    psnr = reconstruction_psnr(folder, held_out)
+    console.print(f"Reconstruction of held-out digits: PSNR {psnr:.1f} dB")
+    pairs = {"agreement": agreement, "precision": (sampled[0], real[0]), "recall": (sampled[1], real[1])}
+    numbers = {"psnr": psnr, "guidance_scale": guidance_scale, "num_samples": len(samples), **pairs}
+    write_bytes(folder / "report.json", (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def digits(shards: Path, folder: Path) -> tuple[Tensor, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ldm import checkpoints
 from ldm.autoencoders import Autoencoder
 from ldm.errors import UserError
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
+from ldm.trust import AUTOENCODER_LOADER, foreign_names
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
@@ -38,17 +40,14 @@ def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> 
     """
     folder = Path(folder)
     model = read_model_config(folder)
-    locate_autoencoder(model, folder)
+    locate_autoencoder(model, folder, trust_code)
     task = build(model, folder, trust_code)
-    state = read_state(folder, weights, task)
     try:
-        task.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise UserError(
-            f"The weights in {folder} do not fit its {CONFIG} ({first[0].strip()[:200]}): they are of another model or "
-            "of another version of ldm."
-        ) from None
+        state = read_state(folder, weights, task)
+        task.check_weights(state)
+    except UserError as error:
+        raise UserError(f"{folder} cannot be loaded. {error}") from None
+    task.load_state_dict(state, strict=True)
     return task.eval()
 
 
@@ -60,13 +59,14 @@ def load_diffusion(folder: str | Path, weights: str = "ema", trust_code: bool = 
     return task
 
 
-def load_autoencoder(run: str) -> Autoencoder:
+def load_autoencoder(run: str, trust_code: bool = False) -> Autoencoder:
     """The trained autoencoder of a run folder or an export.
 
     Args:
         run: run folder or export of an autoencoder, or of a diffusion model, whose autoencoder is then taken.
+        trust_code: let that folder's config name classes from outside ldm, which runs their code.
     """
-    task = load(run)
+    task = load(run, trust_code=trust_code)
     assert isinstance(task, AutoencoderTask | DiffusionTask)
     if task.autoencoder.latent_samples == 0:
         raise UserError(
@@ -86,7 +86,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = yaml.safe_load(path.read_text())
-        return {"model": dict(config["model"]), "data": (config.get("data") or {}).get("init_args") or {}}
+        return {"model": dict(config["model"]), "data": dict((config.get("data") or {}).get("init_args") or {})}
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} has no model block that can be read: restore it, or train again.") from None
 
@@ -94,8 +94,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_model_config(folder: Path) -> dict[str, Any]:
     """The model block of a folder's config.yaml, without what only training needs."""
     model = read_config(folder)["model"]
-    init_args = {k: v for k, v in model.get("init_args", {}).items() if k not in TRAINING_KEYS}
-    return {"class_path": model.get("class_path"), "init_args": init_args}
+    init_args = model.get("init_args")
+    if not isinstance(model.get("class_path"), str) or not isinstance(init_args, dict):
+        raise UserError(f"{folder / CONFIG} has a model block without class_path or init_args: restore it.")
+    return {
+        "class_path": model["class_path"],
+        "init_args": {k: v for k, v in init_args.items() if k not in TRAINING_KEYS},
+    }
 
 
 def trained_size(folder: Path) -> int | None:
@@ -103,11 +108,23 @@ def trained_size(folder: Path) -> int | None:
     return read_config(folder)["data"].get("size")
 
 
-def locate_autoencoder(model: dict[str, Any], folder: Path) -> None:
+def autoencoder_reference(model: dict[str, Any]) -> dict[str, Any] | None:
+    """The arguments of `load_autoencoder` in a model block, None where it describes its autoencoder itself."""
+    block = model["init_args"].get("autoencoder")
+    if not isinstance(block, dict) or block.get("class_path") != AUTOENCODER_LOADER:
+        return None
+    init_args = block.get("init_args")
+    return init_args if isinstance(init_args, dict) and isinstance(init_args.get("run"), str) else None
+
+
+def locate_autoencoder(model: dict[str, Any], folder: Path, trust_code: bool = False) -> None:
     """Where the config names the autoencoder's run by a relative path, find it also from another working directory."""
-    init_args = (model["init_args"].get("autoencoder") or {}).get("init_args") or {}
-    run = init_args.get("run")
-    if run is None or Path(run).exists():
+    init_args = autoencoder_reference(model)
+    if init_args is None:
+        return
+    init_args["trust_code"] = trust_code  # the caller's to give, never the file's
+    run = init_args["run"]
+    if Path(run).exists():
         return
     for parent in folder.resolve().parents:
         if (parent / run / CONFIG).is_file():
@@ -120,35 +137,40 @@ def locate_autoencoder(model: dict[str, Any], folder: Path) -> None:
 
 
 def build(model: dict[str, Any], folder: Path, trust_code: bool) -> Task:
-    """Instantiate a model block. Classes from outside ldm are refused unless `trust_code` is set."""
-    for class_path in class_paths(model):
-        if not class_path.startswith("ldm.") and not trust_code:
-            raise UserError(
-                f"{folder / CONFIG} names {class_path}, which is not part of ldm: if you trust its author and have its "
-                "code, pass --trust-code."
-            )
+    """Instantiate a model block. Classes from outside ldm are refused, unimported, unless `trust_code` is set."""
+    for name in () if trust_code else foreign_names(model):
+        raise UserError(
+            f"{folder / CONFIG} names {name}, which is not part of ldm: if you trust its author and have its code, "
+            "pass --trust-code."
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model", required=True)
     try:
         return parser.instantiate(parser.parse_object({"model": model})).model
-    except ArgumentError as error:
-        raise UserError(f"{folder / CONFIG} does not describe a model of this version of ldm: {error}") from None
+    except (ArgumentError, ValueError, TypeError) as error:
+        cause = root_cause(error)
+        if isinstance(cause, UserError):  # of the autoencoder's own folder
+            raise cause from None
+        reason = " ".join(str(cause).split())[:300]
+        raise UserError(f"{folder / CONFIG} does not describe a model of this version of ldm: {reason}") from None
 
 
-def class_paths(node: Any) -> list[str]:
-    """Every class_path in a nested config."""
-    if isinstance(node, list):
-        return [path for item in node for path in class_paths(item)]
-    if not isinstance(node, dict):
-        return []
-    own = [str(node["class_path"])] if "class_path" in node else []
-    return own + [path for value in node.values() for path in class_paths(value)]
+def root_cause(error: BaseException) -> BaseException:
+    """What a constructor said, below the parser's accounts of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
     """The full state dict for `task`: from the export, or from the newest whole checkpoint and the frozen parts."""
     if (folder / WEIGHTS).is_file():
-        return load_file(folder / WEIGHTS)
+        if weights != "ema":
+            raise UserError(f"It is an export, which holds one set of weights: there is no {weights!r} to choose.")
+        try:
+            return load_file(folder / WEIGHTS)
+        except SafetensorError as error:
+            raise UserError(f"Its {WEIGHTS} is broken ({error}): export the run again.") from None
     path = checkpoints.newest(folder)
     if path is None:
         raise UserError(f"{folder} has no whole checkpoint in {checkpoints.CHECKPOINTS}/: train it first.")
@@ -163,22 +185,30 @@ def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
     return checkpoint["state_dict"]
 
 
-def export(run: str | Path, out: str | Path, weights: str = "ema", force: bool = False) -> Path:
-    """Write a run as model.safetensors and config.yaml, the autoencoder included, and return the folder.
+def export(
+    run: str | Path, out: str | Path, weights: str = "ema", force: bool = False, trust_code: bool = False
+) -> Path:
+    """Write a run as model.safetensors and config.yaml, the autoencoder included.
+
+    The folder needs nothing else: it can be moved, published and sampled from, and training can take its autoencoder.
 
     Args:
         run: the run folder.
         out: the folder to make.
-        weights: as for `load`.
-        force: replace `out` if it exists.
+        weights: ema, raw, or the decay of one of the averages, for example 0.9999.
+        force: replace OUT if it holds an older export.
+        trust_code: allow the run's config to name classes from outside ldm, which runs their code.
+
+    Returns:
+        `out`.
     """
     run, out = Path(run), Path(out)
-    if out.exists() and not force:
-        raise UserError(f"{out} exists already: give another folder, or --force to replace it.")
-    task = load(run, weights)
+    if out.exists():
+        check_replaceable(out, force)
+    task = load(run, weights, trust_code)
     model = read_model_config(run)
-    locate_autoencoder(model, run)
-    embed_autoencoder(model)
+    locate_autoencoder(model, run, trust_code)
+    embed_autoencoder(model, trust_code)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -191,9 +221,21 @@ def export(run: str | Path, out: str | Path, weights: str = "ema", force: bool =
     return out
 
 
-def embed_autoencoder(model: dict[str, Any]) -> None:
+def check_replaceable(out: Path, force: bool) -> None:
+    """Raise a UserError unless `out` is an empty folder or, with `force`, holds an export and nothing else."""
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: give another name.")
+    found = {path.name for path in out.iterdir()}
+    if not found <= {CONFIG, WEIGHTS}:
+        other = sorted(found - {CONFIG, WEIGHTS})[0]
+        raise UserError(f"{out} holds other things than an export, such as {other}: give another folder.")
+    if found and not force:
+        raise UserError(f"{out} exists already: give another folder, or --force to replace it.")
+
+
+def embed_autoencoder(model: dict[str, Any], trust_code: bool = False) -> None:
     """Replace the reference to an autoencoder's run by that autoencoder's own description."""
-    block = model["init_args"].get("autoencoder")
-    while block and block["class_path"] == "ldm.runs.load_autoencoder":
-        block = read_model_config(Path(block["init_args"]["run"]))["init_args"]["autoencoder"]
-        model["init_args"]["autoencoder"] = block
+    while (reference := autoencoder_reference(model)) is not None:
+        inner = read_model_config(Path(reference["run"]))
+        locate_autoencoder(inner, Path(reference["run"]), trust_code)
+        model["init_args"]["autoencoder"] = inner["init_args"]["autoencoder"]

@@ -33,17 +33,28 @@ class SaveCheckpoints(Checkpoint):
         self.every_n_minutes = every_n_minutes
         self.keep = keep
         self.keep_every_n_steps = keep_every_n_steps
-        self.saved_step = 0
+        self.saved_step = self.seen_step = 0
         self.saved_at = time.monotonic()
+        self.boundary: dict[str, Any] = {}
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.boundary = {"epoch": checkpoint["epoch"], "fit_loop": checkpoint["loops"]["fit_loop"]}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved_step = trainer.global_step
+        self.saved_step = self.seen_step = trainer.global_step
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
+        straighten(trainer)
+        self.boundary = {"epoch": trainer.current_epoch, "fit_loop": trainer.fit_loop.state_dict()}
+        if step == self.seen_step:  # a batch that was only accumulated; a checkpoint would lose its gradients
+            return
+        self.seen_step = step
         # The end of the fit saves once more, with what is only known then (latent statistics).
         if step == self.saved_step or step == trainer.max_steps:
             return
@@ -52,6 +63,15 @@ class SaveCheckpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # When the fit ends Lightning has counted the epoch it stopped in as done, and would resume inside the next.
+        # So every checkpoint tells of the end of its last batch.
+        if self.boundary:
+            checkpoint["epoch"] = self.boundary["epoch"]
+            checkpoint["loops"]["fit_loop"] = self.boundary["fit_loop"]
 
     def time_is_up(self, trainer: L.Trainer) -> bool:
         # Saving is collective and clocks differ, so rank zero decides; asking it costs a little, so not at each step.
@@ -62,7 +82,16 @@ class SaveCheckpoints(Checkpoint):
 
     def save(self, trainer: L.Trainer) -> None:
         run = Path(trainer.default_root_dir)
-        trainer.save_checkpoint(run / checkpoints.CHECKPOINTS / f"step-{trainer.global_step:08d}.ckpt")
+        path = run / checkpoints.CHECKPOINTS / f"step-{trainer.global_step:08d}.ckpt"
+        trainer.save_checkpoint(path)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
-            checkpoints.rotate(run, self.keep, self.keep_every_n_steps)
+            checkpoints.rotate(run, path, self.keep, self.keep_every_n_steps)
+
+
+def straighten(trainer: L.Trainer) -> None:
+    """Count the running epoch as begun. Lightning forgets to when it resumes from the last batch of an epoch, and a
+    second such resume would then train one epoch more than `max_epochs`."""
+    progress = trainer.fit_loop.epoch_progress
+    for count in (progress.total, progress.current):
+        count.ready = count.started = count.processed + 1  # type: ignore[attr-defined]

@@ -19,6 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"ldm: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None or os.environ.get("LDM_DEBUG"):
+            raise
+        print(f"ldm: error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("ldm: interrupted; the same command goes on where it was.", file=sys.stderr)
         sys.exit(130)

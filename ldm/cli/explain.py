@@ -24,6 +24,11 @@ def explain(message: str) -> str:
         class_path, option = unknown.groups()
         return f"{class_path} has no option '{option}': it has {', '.join(options(class_path))}."
     heart = re.sub(r"Option '([^']+)' is not accepted", r"there is no key '\1': take it out, or see --help", heart)
+    heart = re.sub(r'Parser key "config": File does not exist: \'(.*)\'', r"there is no file \1: check -c", heart)
+    heart = re.sub(r"the following arguments are required: ", "the config lacks ", heart).replace("fit.", "")
+    heart = re.sub(r"Problem with given class_path '([\w.]+)': Parser key \"([\w.]+)\": ", r"\2 of \1: ", heart)
+    heart = re.sub(r"Expected an? <class '(\w+)'>\. Got value: (.*)", r"expected \1, not \2", heart)
+    heart = re.sub(r"^Parser key \"([\w.]+)\": ", r"\1: ", heart)
     return heart or message
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from lightning.fabric import Fabric
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -18,6 +17,7 @@ from ldm.diffusion.samplers import Sampler
 from ldm.errors import UserError
 from ldm.images import grid as draw_grid
 from ldm.images import save_film, save_png
+from ldm.launch import launch
 from ldm.sampling import Request, check_request, sample_steps
 from ldm.tasks import DiffusionTask
 
@@ -37,7 +37,7 @@ def sample(
     columns: int = 0,
     film: Literal["gif", "webp"] | None = None,
     weights: str = "ema",
-    accelerator: str = "auto",
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     devices: int = 1,
     num_nodes: int = 1,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
@@ -46,7 +46,8 @@ def sample(
     """Sample images from a trained diffusion model.
 
     Image i has the seed SEED + i and is the same whatever the batch size and the number of devices. Each PNG carries
-    its seed and settings as text entries. Example: sample.py runs/digits/dit --classes 3 7 --guidance-scale 2 --grid
+    its seed and settings as text entries. OUT then holds the images of this call alone: those that an older call left
+    are replaced or removed. Example: sample.py runs/digits/dit --classes 3 7 --guidance-scale 2 --grid
 
     Args:
         run: run folder of a diffusion model, or its export.
@@ -63,7 +64,7 @@ def sample(
         columns: columns of the grid; 0: one for each class, or about as many as rows.
         film: write OUT/film.gif or OUT/film.webp: how the first batch comes out of the noise.
         weights: ema, raw, or the decay of one of the averages, for example 0.9999.
-        accelerator: cpu, gpu or auto.
+        accelerator: what computes; auto takes a GPU if there is one.
         devices: devices on each node; more than one share the images.
         num_nodes: nodes; start the command with srun or torchrun on them.
         precision: arithmetic of the networks.
@@ -76,10 +77,11 @@ def sample(
     labels = [classes[i % len(classes)] for i in range(num_images)] if classes else None
     request = Request(range(seed, seed + num_images), labels, guidance_scale)
     check_request(task, request)
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
-    fabric.launch()
-    task.to(fabric.device)
+    check_steps(chosen, task)
     folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    fabric = launch(accelerator, devices, num_nodes, precision)
+    task.to(fabric.device)
     about = {"run": run, "weights": weights, "sampler": describe(chosen), "guidance_scale": guidance_scale}
     mine = range(fabric.global_rank, num_images, fabric.world_size)
     with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
@@ -114,11 +116,22 @@ def make_sampler(name: str, num_steps: int, settings: list[str]) -> Sampler:
             raise UserError(
                 f"--sampler-args takes NAME=VALUE and {name} knows {', '.join(accepted)}; {setting!r} is neither."
             )
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--sampler-args {setting!r} has no value that can be read: write {key}=VALUE.") from None
     try:
         return leaf(num_steps=num_steps, **values)
     except (ValueError, TypeError) as error:
         raise UserError(f"The sampler {name} refuses its settings: {error}") from None
+
+
+def check_steps(sampler: Sampler, task: DiffusionTask) -> None:
+    """Raise a UserError if the model's path has not as many steps as the sampler is to take."""
+    try:
+        sampler.intervals(task.diffusion.path)
+    except ValueError as error:
+        raise UserError(f"--num-steps does not fit the model: {error}") from None
 
 
 def leaves(base: Any) -> Iterator[Any]:
@@ -168,7 +181,9 @@ def finish(
 ) -> None:
     """The pictures of the whole, and a line that says where everything is."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{num_images} images in {folder}/")
+    removed = remove_older(folder, num_images)
+    older = f" ({removed} of an older call removed)" if removed else ""
+    console.print(f"{num_images} images in {folder}/{older}")
     if grid:
         images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(num_images)]
         columns = columns or square(num_images)
@@ -178,3 +193,24 @@ def finish(
     if film:
         save_film(frames, folder / f"film.{film}")
         console.print(f"the film of the first batch: {folder / f'film.{film}'}")
+
+
+def remove_older(folder: Path, num_images: int) -> int:
+    """Remove the images that an older call left beyond the new ones, so that nobody measures a mixture; say how many.
+
+    A numbered PNG goes only if it carries the entries that `sample` writes.
+    """
+    numbered = [path for path in folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) >= num_images]
+    older = [path for path in numbered if is_sample(path)]
+    for path in older:
+        path.unlink()
+    return len(older)
+
+
+def is_sample(path: Path) -> bool:
+    """Whether a PNG carries the entries that `sample` writes."""
+    try:
+        with Image.open(path) as picture:
+            return {"seed", "sampler", "guidance_scale"} <= picture.info.keys()
+    except OSError:
+        return False

@@ -6,9 +6,18 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import docstring_parser
+
+from ldm.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong command line is a UserError like any other: one sentence, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see {self.prog} --help.")
 
 
 def call(
@@ -20,7 +29,10 @@ def call(
 ) -> None:
     """Parse `argv` for the signature of `signature_of` (left out, of `function`) and call `function`.
 
-    The help texts are the function's docstring. A wrong command line ends with exit code 2, as argparse has it.
+    The help texts are the function's docstring.
+
+    Raises:
+        UserError: a wrong command line.
     """
     described = signature_of or function
     parser = build_parser(described, command, skip)
@@ -34,7 +46,7 @@ def build_parser(function: Callable[..., Any], command: str, skip: Sequence[str]
     about = "\n\n".join(text for text in (doc.short_description, doc.long_description) if text)
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"ldm {command}"
-    parser = argparse.ArgumentParser(prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in skip:
             add_argument(parser, name, parameter, helps.get(name, "").replace("%", "%%"))

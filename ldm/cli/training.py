@@ -8,6 +8,7 @@ import lightning as L
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ldm import checkpoints
 from ldm.callbacks import LatentNormalisation, RunRecord, SaveCheckpoints
@@ -24,6 +25,8 @@ def train(argv: list[str]) -> None:
     try:
         TrainingCLI(argv)
     except ArgumentError as error:
+        if "are required" in str(error) and not any(word.startswith(("-c", "--c")) for word in argv):
+            raise UserError(f"{argv[0]} needs a config: pass -c CONFIG.yaml, one of configs/ or your own.") from error
         raise UserError(explain(str(error))) from error
 
 
@@ -67,7 +70,7 @@ class TrainingCLI(LightningCLI):
         """Build data, model and trainer; a value that a constructor refuses is the user's to mend."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except (ValueError, MisconfigurationException) as error:
             raise UserError(explain(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

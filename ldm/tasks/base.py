@@ -1,7 +1,7 @@
 """What every training task shares: its optimizer, its schedule, and the averages of its weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -89,6 +89,17 @@ class Task(L.LightningModule, ABC):
             "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
         }
 
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise a UserError where weights from a file are not this model's in name or shape, naming one."""
+        own = self.state_dict()
+        for name in sorted(own.keys() | weights.keys()):
+            here, there = (tuple(side[name].shape) if name in side else "absent" for side in (own, weights))
+            if here != there:
+                raise UserError(
+                    f"The saved weights are of another model than the config's: {name} is {there} in the file and "
+                    f"{here} in the config's model: give the config that belongs to the run folder, or another folder."
+                )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not self.is_frozen(k)}
         checkpoint["ema"] = {decay: average.state_dict() for decay, average in self.averages.items()}
@@ -96,6 +107,7 @@ class Task(L.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = {k: v for k, v in self.state_dict().items() if self.is_frozen(k)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
+        self.check_weights(checkpoint["state_dict"])
         for decay, average in self.averages.items():
             if decay in checkpoint.get("ema", {}):
                 average.load_state_dict(checkpoint["ema"][decay])

@@ -129,7 +129,12 @@ class DiffusionTask(Task):
         checkpoint["autoencoder"] = self.autoencoder.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        trained_with, given = checkpoint["autoencoder"], self.autoencoder.fingerprint()
+        trained_with, given = checkpoint.get("autoencoder"), self.autoencoder.fingerprint()
+        if trained_with is None:
+            raise UserError(
+                "The checkpoint is not of a diffusion model, and the config's model is one: give the config that "
+                "belongs to the run folder, or another folder."
+            )
         if trained_with != given:
             raise UserError(
                 f"The checkpoint was trained in the latent space of autoencoder {trained_with[:12]} and is given "

@@ -1,0 +1,199 @@
+"""Sample grids, reconstruction grids, losses by noise level, throughput, and the record of a run."""
+
+import json
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_models import autoencoder_task, diffusion_task, digit_data, fit
+
+from ldm.callbacks import EMA, NoiseLevelLoss, ReconstructionGrid, RunRecord, SampleGrid, Throughput
+from ldm.conditioners import Unconditional
+from ldm.diffusion.samplers import DDIM
+from ldm.errors import UserError
+from ldm.networks import DiT
+from ldm.sampling import Request, sample_images
+
+
+def pictures(run):
+    return sorted(path.name for path in (run / "pictures").iterdir())
+
+
+def sample_grid(**options):
+    return SampleGrid(**{"every_n_steps": 2, "classes": [7, 1, 4], "rows": 2, "sampler": DDIM(3), **options})
+
+
+class Watch(L.Callback):
+    """Compares weights and training mode before and after all the others' hooks of a batch."""
+
+    def __init__(self, look):
+        self.look, self.states = look, []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        state = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        self.states.append((self.look, state, {name: m.training for name, m in pl_module.named_modules()}))
+
+
+def test_a_grid_is_drawn_at_intervals_and_changes_nothing(few_digits, tmp_path):
+    before, after = Watch("before"), Watch("after")
+    callbacks = [EMA((0.9,)), before, sample_grid(), after]
+    logger = TensorBoardLogger(tmp_path, name="", version="logs")
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 5, callbacks, logger=logger, accumulate_grad_batches=2)
+    assert pictures(tmp_path) == [f"samples-{step:08d}.png" for step in (2, 4, 5)]
+    picture = Image.open(tmp_path / "pictures" / "samples-00000004.png")
+    assert picture.size == (3 * 66 + 2, 2 * 66 + 2 + 20)  # 16 pixels four times as large, a frame, titles
+    for (_, one, modes), (_, other, modes_after) in zip(before.states, after.states, strict=True):
+        assert modes == modes_after
+        assert modes["net"]
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    events = EventAccumulator(str(tmp_path / "logs"), size_guidance={"images": 0}).Reload()
+    assert [image.step for image in events.Images("samples")] == [2, 4, 5]
+    shown = events.Images("samples")[1]
+    assert (shown.width, shown.height) == picture.size
+
+
+def test_a_grid_shows_fixed_noises_with_the_averaged_weights_a_class_in_each_column(few_digits, tmp_path):
+    task = diffusion_task()
+    fit(task, digit_data(few_digits), tmp_path, 4, [EMA((0.9,)), sample_grid(every_n_steps=100, seed=5)])
+    with task.averaged():
+        images = sample_images(task.eval(), Request(range(5, 11), [7, 1, 4, 7, 1, 4], 2.0), DDIM(3))
+    shown = np.asarray(Image.open(tmp_path / "pictures" / "samples-00000004.png").convert("L")).astype(int)
+    for i, image in enumerate(images):
+        top, left = 22 + i // 3 * 66, 2 + i % 3 * 66
+        expected = ((image[0].clamp(-1, 1) + 1) * 127.5).round().numpy().astype(int)
+        assert np.abs(shown[top : top + 64 : 4, left : left + 64 : 4] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_a_grid_does_not_depend_on_its_batches(few_digits, tmp_path, batch_size):
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 2, [sample_grid(batch_size=batch_size)])
+    fit(diffusion_task(), digit_data(few_digits), tmp_path / "b", 2, [sample_grid(batch_size=6)])
+    one, other = (np.asarray(Image.open(run / "pictures/samples-00000002.png")).astype(int) for run in (tmp_path, tmp_path / "b"))
+    assert np.abs(one - other).max() <= 1
+
+
+def test_the_global_generator_is_neither_used_nor_moved(few_digits, tmp_path):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    task = diffusion_task()
+    torch.set_rng_state(state)
+    fit(task, digit_data(few_digits), tmp_path, 3, [EMA((0.9,)), sample_grid(), NoiseLevelLoss()])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_unconditional_model_has_a_grid_without_titles(few_digits, tmp_path):
+    task = diffusion_task(conditioner=Unconditional())
+    fit(task, digit_data(few_digits), tmp_path, 2, [SampleGrid(rows=1, sampler=DDIM(2))])
+    assert Image.open(tmp_path / "pictures/samples-00000002.png").width == 8 * 66 + 2
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(few_digits, tmp_path):
+    with pytest.raises(UserError, match="class 10 and the model knows 10 classes"):
+        fit(diffusion_task(), digit_data(few_digits), tmp_path, 1, [sample_grid(classes=[3, 10])])
+    for options in ({"every_n_steps": 0}, {"rows": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            SampleGrid(**options)
+
+
+def test_reconstructions_stand_below_the_images(few_digits, tmp_path):
+    task = autoencoder_task()
+    options = {"limit_val_batches": 1.0, "val_check_interval": 2, "num_sanity_val_steps": 1}
+    fit(task, digit_data(few_digits, batch_size=4), tmp_path, 4, [EMA((0.9,)), ReconstructionGrid(3)], **options)
+    assert pictures(tmp_path) == [f"reconstructions-{step:08d}.png" for step in (2, 4)]
+    shown = np.asarray(Image.open(tmp_path / "pictures/reconstructions-00000004.png").convert("L")).astype(int)
+    assert shown.shape == (2 * 66 + 2, 3 * 66 + 2)
+    data = digit_data(few_digits, batch_size=4)
+    data.setup("validate")
+    images = next(iter(data.val_dataloader()))["images"][:3]
+    with torch.no_grad(), task.averaged():
+        made = task.autoencoder.reconstruct(task.autoencoder.posterior(images).mode)
+    for i, image in enumerate(torch.cat([images, made])):
+        top, left = 2 + i // 3 * 66, 2 + i % 3 * 66
+        expected = ((image[0].clamp(-1, 1) + 1) * 127.5).round().numpy().astype(int)
+        assert np.abs(shown[top : top + 64 : 4, left : left + 64 : 4] - expected).max() <= 1
+
+
+class Outputs(L.Callback):
+    def __init__(self):
+        self.t, self.losses, self.logged = [], [], {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.t.append(outputs["t"])
+        self.losses.append(outputs["losses"])
+        self.logged[len(self.t)] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("noise")}
+
+
+def test_losses_are_told_apart_by_noise_level(few_digits, tmp_path):
+    outputs = Outputs()
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 4, [NoiseLevelLoss(4, 2), outputs], accumulate_grad_batches=2)
+    # Steps 2 and 4 end with batches 4 and 7: the fifth batch ends an epoch and so makes a step of its own.
+    assert [batch for batch in outputs.logged if outputs.logged[batch] != outputs.logged.get(batch - 1, {})] == [4, 7]
+    for first, last in ((0, 4), (4, 7)):
+        t, losses = torch.cat(outputs.t[first:last]), torch.cat(outputs.losses[first:last])
+        for i in range(4):
+            inside = (t >= i / 4) & ((t < (i + 1) / 4) | (i == 3))
+            name = f"noise_level/loss_t{i / 4:.2f}-{(i + 1) / 4:.2f}"
+            assert inside.any()
+            assert outputs.logged[last][name] == pytest.approx(losses[inside].mean().item(), rel=1e-5)
+
+
+def logged_csv(run):
+    lines = (run / "metrics.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    return [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
+
+
+def test_throughput_is_logged(few_digits, tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="")
+    options = {"logger": logger, "log_every_n_steps": 1}
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 9, [Throughput(every_n_steps=4)], **options)
+    rows = [row for row in logged_csv(tmp_path) if row["throughput/images_per_s"]]
+    assert len(rows) == 2
+    for row in rows:
+        images, step, wait = (float(row[f"throughput/{name}"]) for name in ("images_per_s", "step_s", "data_wait"))
+        assert images * step == pytest.approx(12, rel=1e-3)
+        assert 0 < wait < 1
+        assert "throughput/mfu" not in row  # nobody states the peak of this CPU
+
+
+def test_flops_are_counted_once_and_compared_with_the_peak(few_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("ldm.callbacks.throughput.peak_flops", lambda device: 1e12)
+    throughput, width, tokens = Throughput(every_n_steps=2), 16, 4
+    task = diffusion_task(net=DiT(8, 2, patch_size=4, width=width, depth=2, num_heads=2))
+    fit(task, digit_data(few_digits), tmp_path, 5, [throughput])
+    mfu = throughput.flops_per_batch
+    # Forward: 2 FLOPs a weight and token in the blocks; backward twice that. The rest is smaller, and not nothing.
+    blocks = 2 * 12 * width**2 * tokens * 12 * 2
+    assert 3 * blocks < mfu < 40 * blocks
+
+
+def test_a_config_is_written_when_training_starts(few_digits, tmp_path):
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 1, [RunRecord("model: one\n")])
+    assert (tmp_path / "config.yaml").read_text() == "model: one\n"
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["world_size"] == 1
+    assert environment["precision"] == "32-true"
+    assert environment["started_at_step"] == 0
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 2, [RunRecord("model: two\n")])
+    assert (tmp_path / "config.yaml").read_text() == "model: two\n"
+    assert json.loads((tmp_path / "environment.json").read_text())["started_at_step"] == 1
+
+
+def test_a_config_of_another_model_does_not_replace_the_one_of_the_checkpoints(few_digits, tmp_path):
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 1, [RunRecord("model: one\n")])
+    wider = diffusion_task(net=DiT(8, 2, patch_size=4, width=32, depth=2, num_heads=2))
+    for other in (wider, autoencoder_task()):
+        with pytest.raises((UserError, RuntimeError)):
+            fit(other, digit_data(few_digits), tmp_path, 2, [EMA((0.9,)), RunRecord("model: other\n")])
+        assert (tmp_path / "config.yaml").read_text() == "model: one\n"
+
+
+def test_a_finished_run_keeps_its_config(few_digits, tmp_path):
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 1, [RunRecord("model: one\n")])
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 1, [RunRecord("model: two\n")])
+    assert (tmp_path / "config.yaml").read_text() == "model: one\n"

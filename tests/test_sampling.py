@@ -1,0 +1,109 @@
+"""An image is a function of its seed, label and settings alone."""
+
+import pytest
+import torch
+from made_runs import diffusion_task
+
+from ldm.cli.sample import leaves
+from ldm.diffusion.paths import Cosine
+from ldm.diffusion.samplers import DDIM, DDPM, Sampler
+from ldm.errors import UserError
+from ldm.images import to_uint8
+from ldm.sampling import ImageNoise, Request, check_request, denoiser, sample_images, sample_steps
+
+SAMPLERS = [DDIM(4), DDIM(4, eta=1.0), DDPM(4)]
+
+
+@pytest.fixture(scope="module")
+def task():
+    return diffusion_task()
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    return diffusion_task(classes=None)
+
+
+def drawn(task, request, sampler, batch_size):
+    return torch.cat([sample_images(task, part, sampler) for part in request.split(batch_size)])
+
+
+@pytest.mark.parametrize("path", [None, Cosine()], ids=["flow", "cosine"])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddim eta 1", "ddpm"])
+def test_a_seed_is_the_same_image_at_any_batch_size(sampler, path):
+    task = diffusion_task(path=path)
+    request = Request(range(100, 107), [0, 1, 2, 3, 4, 5, 9], 2.0)
+    whole = to_uint8(drawn(task, request, sampler, 7)).int()
+    for batch_size in (1, 3):
+        assert (to_uint8(drawn(task, request, sampler, batch_size)).int() - whole).abs().max() <= 1
+    assert len({image.numpy().tobytes() for image in whole}) == 7
+
+
+def test_a_seed_is_the_same_image_among_others(task):
+    alone = sample_images(task, Request([5], [3]), DDIM(4))
+    among = sample_images(task, Request([9, 5, 7], [1, 3, 2]), DDIM(4))
+    torch.testing.assert_close(among[1:2], alone, rtol=0, atol=1 / 255)
+
+
+def test_image_noise_is_standard_normal_each_image_from_its_own_generator():
+    noise = ImageNoise([4, 5], (2, 64, 64), torch.device("cpu"))
+    first, second = noise(), noise()
+    assert first.shape == (2, 2, 64, 64)
+    assert not torch.equal(first, second)
+    assert abs(first.mean()) < 0.03
+    assert abs(first.std() - 1) < 0.03
+    other = ImageNoise([5, 4], (2, 64, 64), torch.device("cpu"))
+    assert torch.equal(other().flip(0), first)
+    assert torch.equal(other().flip(0), second)
+
+
+def test_guidance_of_scale_one_is_the_conditional_model(task):
+    request = Request(range(3), [1, 2, 3], 1.0)
+    guided = denoiser(task, request)
+    x_t, t = torch.randn(3, *task.net.sample_shape), torch.full((3,), 0.6)
+    cond = task.conditioner({"labels": torch.tensor([1, 2, 3])}, drop=torch.zeros(3, dtype=torch.bool))
+    with torch.inference_mode():
+        expected = task.diffusion.denoiser(task.net, cond)(x_t, t).x0
+        assert torch.equal(guided(x_t, t).x0, expected)
+        assert not torch.allclose(denoiser(task, Request(range(3), [1, 2, 3], 3.0))(x_t, t).x0, expected)
+
+
+def test_without_labels_a_conditional_model_draws_the_data_set_as_a_whole(task):
+    null = sample_images(task, Request(range(2)), DDIM(3))
+    labelled = sample_images(task, Request(range(2), [1, 1]), DDIM(3))
+    assert not torch.allclose(null, labelled, atol=1e-2)
+
+
+def test_requests_that_the_model_cannot_serve(task, unconditional):
+    for label in (-1, 10, 11):
+        with pytest.raises(UserError, match=f"no class {label}: the model knows the classes 0 to 9"):
+            check_request(task, Request([0, 1], [3, label]))
+    with pytest.raises(UserError, match=r"unconditional.*leave --classes out"):
+        check_request(unconditional, Request([0], [3]))
+    for model in (task, unconditional):
+        with pytest.raises(UserError, match="Guidance needs a class"):
+            check_request(model, Request([0], None, 2.0))
+        check_request(model, Request([0]))
+
+
+@pytest.mark.parametrize("leaf", list(leaves(Sampler)), ids=lambda leaf: leaf.__name__)
+def test_every_sampler_gives_images_and_ends_at_the_data(task, unconditional, leaf):
+    for model, labels in ((task, [1, 2]), (unconditional, None)):
+        request = Request([0, 1], labels, 2.0 if labels else 1.0)
+        steps = list(sample_steps(model, request, leaf(num_steps=3)))
+        assert [step.index for step in steps] == [0, 1, 2]
+        assert steps[-1].t == 0
+        images = sample_images(model, request, leaf(num_steps=3))
+        assert images.shape == (2, 1, 8, 8)
+        assert images.isfinite().all()
+        assert images.abs().max() <= 1
+        assert not images.requires_grad
+
+
+def test_a_request_is_split_into_parts_that_join_to_it():
+    request = Request(range(5), [0, 1, 2, 3, 4], 2.0)
+    parts = list(request.split(2))
+    assert [list(part.seeds) for part in parts] == [[0, 1], [2, 3], [4]]
+    assert [label for part in parts for label in part.labels] == [0, 1, 2, 3, 4]
+    assert all(part.guidance_scale == 2.0 for part in parts)
+    assert [part.labels for part in Request(range(3)).split(2)] == [None, None]
