@@ -6,7 +6,6 @@ Without a marker that fits, a file does not count.
 
 import json
 import os
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,7 @@ def read(path: Path, map_location: str = "cpu") -> dict[str, Any]:
         raise UserError(f"The checkpoint {path} {wrong}: resume from another one in its folder, or delete it.")
     try:
         return dict(torch.load(path, map_location=map_location, weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError) as error:
+    except Exception as error:  # whatever the unpickler trips over in a file of another kind
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"The checkpoint {path} is none of ldm's ({reason}): take it out of the folder.") from None
 

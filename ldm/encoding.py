@@ -21,6 +21,7 @@ from ldm.data import LatentContract, Manifest, ShardDataset, ShardInfo, ShardWri
 from ldm.data.dataset import Fault
 from ldm.data.manifest import MANIFEST
 from ldm.data.transform import ImageTransform
+from ldm.data.verify import check_sizes
 from ldm.errors import UserError
 from ldm.launch import launch
 
@@ -68,6 +69,7 @@ def encode(
     source = Manifest.load(shards)
     if source.kind != "images":
         raise UserError(f"{shards} holds latents already: give a folder of images that `ldm pack` made.")
+    check_sizes(shards, source)
     autoencoder = runs.load_autoencoder(run, trust_code)
     size = size or runs.trained_size(Path(run))
     if size is None:

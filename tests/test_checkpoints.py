@@ -162,7 +162,13 @@ def test_a_file_that_the_system_refuses_to_grow(tmp_path):
 
 @pytest.mark.parametrize(
     ("keep", "every", "left"),
-    [(1, None, (60,)), (2, None, (50, 60)), (9, None, (10, 20, 30, 40, 50, 60)), (1, 30, (30, 60)), (2, 20, (20, 40, 50, 60))],
+    [
+        (1, None, (60,)),
+        (2, None, (50, 60)),
+        (9, None, (10, 20, 30, 40, 50, 60)),
+        (1, 30, (30, 60)),
+        (2, 20, (20, 40, 50, 60)),
+    ],
 )
 def test_rotation_keeps_the_newest_and_the_lasting(tmp_path, keep, every, left):
     for step in range(10, 70, 10):
@@ -215,7 +221,7 @@ def test_a_payload_is_not_run(tmp_path):
             return os.system, (f"touch {canary}",)
 
     checkpoints.write({"global_step": 1, "state_dict": Payload()}, at(tmp_path, 1))
-    with pytest.raises(UserError, match="none that ldm wrote"):
+    with pytest.raises(UserError, match="is none"):
         checkpoints.read(at(tmp_path, 1))
     assert not canary.exists()
 

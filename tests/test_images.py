@@ -31,7 +31,7 @@ def test_a_grid_enlarges_small_images_by_a_whole_factor_and_runs_row_by_row():
     centres = [picture.getpixel((34 + 66 * column, 34 + 66 * row))[0] for row in range(2) for column in range(3)]
     assert centres == to_uint8(torch.linspace(-1, 1, 6)).tolist()
     assert grid(images.expand(6, 3, 8, 8), 4, min_side=8).size == (4 * 10 + 2, 2 * 10 + 2)
-    assert grid(torch.zeros(1, 3, 70, 70), columns=1).size == (74, 74)  # large enough as it is
+    assert grid(torch.zeros(2, 3, 70, 70), columns=2).size == (146, 74)  # large enough as they are
 
 
 def test_titles_stand_above_the_columns_and_are_cut_to_fit():

@@ -114,7 +114,9 @@ def differences(one, other, where=""):
     """The places where two checkpoints differ by so much as a bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         lacking = [f"{where}/{key} on one side" for key in one.keys() ^ other.keys()]
-        return lacking + [d for key in one.keys() & other.keys() for d in differences(one[key], other[key], f"{where}/{key}")]
+        return lacking + [
+            d for key in one.keys() & other.keys() for d in differences(one[key], other[key], f"{where}/{key}")
+        ]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
         return [d for i, (a, b) in pairs for d in differences(a, b, f"{where}/{i}")]

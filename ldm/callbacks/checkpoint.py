@@ -37,9 +37,7 @@ class SaveCheckpoints(Checkpoint):
         self.saved_at = time.monotonic()
         self.boundary: dict[str, Any] = {}
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.boundary = {"epoch": checkpoint["epoch"], "fit_loop": checkpoint["loops"]["fit_loop"]}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -64,9 +62,7 @@ class SaveCheckpoints(Checkpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.save(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # When the fit ends Lightning has counted the epoch it stopped in as done, and would resume inside the next.
         # So every checkpoint tells of the end of its last batch.
         if self.boundary:

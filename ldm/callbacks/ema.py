@@ -13,7 +13,8 @@ class EMA(L.Callback):
     """Keeps float32 moving averages of the trained network, one for each decay, updated once an optimizer step.
 
     They live in `task.averages` and, by the task's doing, under the key "ema" of the checkpoint; the weights under
-    "state_dict" are always the trained ones. Whoever wants an average in the network asks `task.averaged()` for the time of a block.
+    "state_dict" are always the trained ones. Whoever wants an average in the network asks `task.averaged()` for the
+    time of a block.
 
     Args:
         decays: decays of the averages; validation, sampling and export use the first.

@@ -78,9 +78,9 @@ def sample(
     request = Request(range(seed, seed + num_images), labels, guidance_scale)
     check_request(task, request)
     check_steps(chosen, task)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     fabric = launch(accelerator, devices, num_nodes, precision)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)  # now, since it may be refused
     task.to(fabric.device)
     about = {"run": run, "weights": weights, "sampler": describe(chosen), "guidance_scale": guidance_scale}
     mine = range(fabric.global_rank, num_images, fabric.world_size)

@@ -66,6 +66,9 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self.argv)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would load the checkpoint unchecked here and let it override the config's model."""
+
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; a value that a constructor refuses is the user's to mend."""
         try:

@@ -5,7 +5,7 @@ import contextlib
 import lightning as L
 import pytest
 import torch
-from tiny_models import Killed, KillBefore, autoencoder_task, diffusion_task, digit_data, fit
+from tiny_models import KillBefore, Killed, autoencoder_task, diffusion_task, digit_data, fit
 
 from ldm import checkpoints
 from ldm.callbacks import EMA

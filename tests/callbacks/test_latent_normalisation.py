@@ -31,7 +31,11 @@ def test_they_are_those_of_the_training_set_under_the_first_average(few_digits, 
         latents = autoencoder.encode(images).sample(torch.randn(60, 2, 8, 8, generator=generator))
         assert latents.mean((0, 2, 3)).abs().max() < 0.05
         assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.05
-        assert torch.allclose(autoencoder.decode(autoencoder.encode(images).mode), autoencoder.reconstruct(autoencoder.posterior(images).mode), atol=1e-5)
+        assert torch.allclose(
+            autoencoder.decode(autoencoder.encode(images).mode),
+            autoencoder.reconstruct(autoencoder.posterior(images).mode),
+            atol=1e-5,
+        )
     saved = checkpoints.read(checkpoints.newest(tmp_path))["state_dict"]
     assert torch.equal(saved["autoencoder.latent_mean"], autoencoder.latent_mean)
     assert saved["autoencoder.latent_samples"] == 60

@@ -34,9 +34,7 @@ def test_every_row_dropped_is_what_no_batch_at_all_gives(leaf):
 @pytest.mark.parametrize("leaf", FACTORIES)
 def test_a_dropped_row_hears_nothing_of_its_own_and_the_others_stay(leaf):
     conditioner, drop = FACTORIES[leaf](), torch.tensor([False, True, False, True])
-    vectors = [
-        conditioner(batch(), drop=d).vector for d in (drop, torch.zeros_like(drop), torch.ones_like(drop))
-    ]
+    vectors = [conditioner(batch(), drop=d).vector for d in (drop, torch.zeros_like(drop), torch.ones_like(drop))]
     if vectors[0] is None:
         assert vectors == [None] * 3
         return

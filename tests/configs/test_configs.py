@@ -1,4 +1,4 @@
-"""Every YAML in configs/ is parsed, built, and, with its tiny overlay, trained for two steps: being there is being tested."""
+"""Every YAML in configs/ is parsed, built and, with its tiny overlay, trained for two steps: no list to enter it in."""
 
 import re
 import shutil
@@ -44,7 +44,7 @@ def test_a_config_opens_with_its_command_and_what_was_measured(path: Path) -> No
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_a_config_is_parsed_and_its_model_built(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With weights that are never written, so that they cost no memory, and without data, autoencoder run and trainer."""
+    """With weights that are never written, so that they cost no memory; without data, autoencoder run and trainer."""
     for initialiser in ("kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_", "zeros_"):
         monkeypatch.setattr(torch.nn.init, initialiser, lambda tensor, *args, **kwargs: tensor)
     monkeypatch.setattr(TrainingCLI, "instantiate_trainer", lambda self, **kwargs: None)

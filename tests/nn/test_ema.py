@@ -41,7 +41,7 @@ def test_with_warm_up_the_nth_update_keeps_at_most_1_plus_n_over_10_plus_n():
         keep = min(decay, (1 + n) / (10 + n))
         expected = keep * expected + (1 - keep) * value.double()
         torch.testing.assert_close(average.weights["w"].double(), expected, rtol=1e-5, atol=1e-6)
-    assert (1 + 8) / (10 + 8) == decay  # so that both sides of the minimum were walked through
+    assert decay == (1 + 8) / (10 + 8)  # so that both sides of the minimum were walked through
 
 
 def test_under_bf16_weights_it_is_kept_in_float32():
@@ -107,7 +107,9 @@ def test_autocast_sees_the_swapped_weights(precision):
         with average.swapped(dict(layer.named_parameters())):
             averaged = layer(x)
         after = layer(x)
-    torch.testing.assert_close(averaged.float(), (x.sum(1, keepdim=True) * 0.5 + 0.5).expand(2, 4), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(
+        averaged.float(), (x.sum(1, keepdim=True) * 0.5 + 0.5).expand(2, 4), rtol=0.02, atol=0.02
+    )
     assert torch.equal(before, after)
 
 

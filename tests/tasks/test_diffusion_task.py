@@ -66,7 +66,9 @@ def test_validation_depends_on_the_weights_alone(few_digits, tmp_path):
             val_check_interval=1,
         )
         torch.manual_seed(len(figures))
-        figures.append(trainer.validate(diffusion_task(), digit_data(few_digits, batch_size=batch_size), verbose=False)[0])
+        figures.append(
+            trainer.validate(diffusion_task(), digit_data(few_digits, batch_size=batch_size), verbose=False)[0]
+        )
     assert figures[0] == figures[1]
     assert figures[2]["val/loss"] == pytest.approx(figures[0]["val/loss"], rel=1e-5)
 
@@ -133,7 +135,9 @@ def test_compiled_training_is_training(few_digits, tmp_path):
         losses, task = Losses(), diffusion_task(compile=compile)
         options = {"limit_val_batches": 1, "val_check_interval": 3}
         trainer = fit(task, digit_data(few_digits), tmp_path / str(compile), 3, [EMA((0.9,)), losses], **options)
-        figures.append([*losses.by_batch.values(), *(trainer.callback_metrics[f"val/loss{s}"] for s in ("", "_ema0.9"))])
+        figures.append(
+            [*losses.by_batch.values(), *(trainer.callback_metrics[f"val/loss{s}"].item() for s in ("", "_ema0.9"))]
+        )
         assert figures[-1][-1] != figures[-1][-2]  # the compiled net, too, sees that weights were swapped
         assert not any("_orig_mod" in name for name in task.state_dict())
     assert figures[1] == pytest.approx(figures[0], rel=1e-4)

@@ -5,7 +5,7 @@ import functools
 
 import lightning as L
 import pytest
-from tiny_models import Killed, KillBefore, Losses, autoencoder_task, differences, diffusion_task, digit_data, fit
+from tiny_models import KillBefore, Killed, Losses, autoencoder_task, differences, diffusion_task, digit_data, fit
 
 from ldm import checkpoints
 from ldm.callbacks import EMA, LatentNormalisation, SaveCheckpoints
@@ -79,9 +79,13 @@ def check(whole, folder, *parts):
     assert differences(last, found) == []
 
 
-@pytest.mark.parametrize("kill", KILLS)
-@pytest.mark.parametrize("accumulate", STEPS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "accumulate", "kill"),
+    [
+        *(("diffusion", accumulate, kill) for accumulate in STEPS for kill in KILLS),
+        *(("autoencoder", 1, 3), ("autoencoder", 1, 5), ("autoencoder", 2, 5), ("autoencoder", 2, 6)),
+    ],
+)
 def test_killed_anywhere_and_started_again(whole, few_digits, tmp_path, task, accumulate, kill):
     first = run(task, few_digits, tmp_path, accumulate, kill=kill)
     second = run(task, few_digits, tmp_path, accumulate, seed=7)  # its fresh weights must not matter

@@ -1,0 +1,78 @@
+"""One rank of a two-process run, started by test_two_processes.py: python two_ranks.py SHARDS OUT, under torchrun's
+environment. Does everything that needs two processes, and leaves what it saw in OUT/rank<r>.pt."""
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_models import Losses, autoencoder_task, diffusion_task, digit_data, fit
+
+from ldm.callbacks import EMA, LatentNormalisation, NoiseLevelLoss, SampleGrid, Throughput
+from ldm.diffusion.samplers import DDIM
+
+
+class Positions(L.Callback):
+    """Writes down which samples this rank saw, by global batch."""
+
+    def __init__(self):
+        self.by_batch = {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.by_batch[batch["step"]] = batch["positions"].tolist()
+
+
+def train_denoiser(shards, run, steps, rank=0, **options):
+    """Each rank starts from weights of its own; those of rank zero must win."""
+    task, losses, positions = diffusion_task(seed=100 * rank), Losses(), Positions()
+    grid = SampleGrid(every_n_steps=100, classes=[7, 1, 4], rows=3, sampler=DDIM(3), batch_size=2)
+    callbacks = [EMA((0.9, 0.5)), grid, NoiseLevelLoss(2, 2), Throughput(2), losses, positions]
+    settings = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    trainer = fit(task, digit_data(shards), run, steps, callbacks, **{**settings, **options})
+    return {
+        "losses": losses.by_batch,
+        "positions": positions.by_batch,
+        "metrics": {k: v.item() for k, v in trainer.callback_metrics.items()},
+        "weights": {k: v.detach().clone() for k, v in task.trained_parameters().items()},
+        "ema": {decay: average.state_dict() for decay, average in task.averages.items()},
+    }
+
+
+def train_autoencoder(shards, run, rank=0, **options):
+    task, losses = autoencoder_task(seed=100 * rank), Losses()
+    callbacks = [EMA((0.9,)), LatentNormalisation(), losses]
+    settings = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    trainer = fit(task, digit_data(shards), run, 3, callbacks, **{**settings, **options})
+    autoencoder = task.autoencoder
+    return {
+        "losses": losses.by_batch,
+        "metrics": {k: v.item() for k, v in trainer.callback_metrics.items()},
+        "state": {k: v.clone() for k, v in task.state_dict().items()},
+        "statistics": [autoencoder.latent_mean, autoencoder.latent_std, autoencoder.latent_samples],
+        "ema": task.averages["0.9"].state_dict(),
+    }
+
+
+def main(shards, out):
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+
+    def two():
+        return {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))}
+
+    seen = {
+        "denoiser": train_denoiser(shards, out / "denoiser", 4, rank, **two()),
+        "resumed": train_denoiser(shards, out / "from_one", 7, rank, **two()),
+        "autoencoder": train_autoencoder(shards, out / "autoencoder", rank, **two()),
+    }
+    torch.save(seen, out / f"rank{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
