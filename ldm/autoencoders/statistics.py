@@ -1,6 +1,7 @@
 """Mean and standard deviation of raw latents, per channel, in one pass and over all ranks.
 
-Feed it samples of the posterior, not its means, so that the standard deviation includes the posterior's own.
+The variance of latents is that of the posteriors' means plus the mean of the posteriors' variances (the law of total
+variance), so that no noise has to be drawn to measure it.
 """
 
 import torch
@@ -22,8 +23,12 @@ class LatentStatistics:
         self.mean = torch.zeros(channels, dtype=torch.float64)
         self.squares = torch.zeros(channels, dtype=torch.float64)  # sum of (z - mean)**2
 
-    def update(self, latents: Tensor) -> None:
-        """Adds raw latents (B, C, h, w); ValueError if a value is not finite or C is another."""
+    def update(self, latents: Tensor, variance: Tensor | None = None) -> None:
+        """Adds raw latents (B, C, h, w), or the means and variances of their posteriors.
+
+        Raises:
+            ValueError: a value is not finite, or C is another.
+        """
         if latents.ndim != 4 or latents.shape[1] != len(self.mean):
             raise ValueError(
                 f"Latents of shape (B, {len(self.mean)}, h, w) are needed, got {tuple(latents.shape)}: "
@@ -41,6 +46,8 @@ class LatentStatistics:
         batch.num_samples, batch.count = len(latents), values.shape[1]
         batch.mean = values.mean(1)
         batch.squares = ((values - batch.mean[:, None]) ** 2).sum(1)
+        if variance is not None:
+            batch.squares += variance.detach().cpu().double().sum((0, 2, 3))
         self.merge(batch)
 
     def merge(self, other: "LatentStatistics") -> None:

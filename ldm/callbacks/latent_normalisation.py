@@ -4,7 +4,6 @@ import lightning as L
 import torch
 
 from ldm.autoencoders import LatentStatistics
-from ldm.seeding import seeded_generator
 from ldm.tasks import AutoencoderTask
 
 
@@ -28,11 +27,9 @@ class LatentNormalisation(L.Callback):
             return
         autoencoder = pl_module.autoencoder
         statistics = LatentStatistics(autoencoder.latent_channels)
-        noise = seeded_generator(pl_module.seed, trainer.global_rank)
         autoencoder.eval()
         with pl_module.averaged(), trainer.precision_plugin.forward_context():
             for images in data.plain_images(self.num_samples):
                 posterior = autoencoder.posterior(images.to(pl_module.device))
-                eps = torch.randn(posterior.mean.shape, generator=noise)
-                statistics.update(posterior.sample(eps.to(pl_module.device)))
+                statistics.update(posterior.mean, posterior.std**2)
         autoencoder.set_statistics(*statistics.finalize())

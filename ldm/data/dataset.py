@@ -80,7 +80,7 @@ class ShardDataset:
         shard, row = self.reader.locate(index)
         key, members = self.reader.read(shard, row)
         where = f"sample {key!r} in shard {self.reader.name(shard)}"
-        generator = seeded_generator(self.order.seed, position) if self.augment else None
+        generator = seeded_generator("augment", self.order.seed, position) if self.augment else None
         sample: Sample = {"keys": key, "positions": position}
         if self.manifest.kind == "latents":
             both = self._latent(members, where)

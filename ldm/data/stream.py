@@ -134,7 +134,7 @@ class StreamDataset(IterableDataset):
         for number, members in enumerate(raw):
             where = f"sample {members['__key__']!r} in shard {members['__url__']}"
             try:
-                generator = seeded_generator(self.seed, self.epoch, self.start, stream, number)
+                generator = seeded_generator("stream", self.seed, self.epoch, self.start, stream, number)
                 yield self._decode(members, where, generator)
             except BadImage as error:
                 self._count_bad(f"{where}: {error}")

@@ -127,7 +127,7 @@ class BatchNoise:
     """
 
     def __init__(self, seed: int, step: int, rows: Tensor, global_batch: int) -> None:
-        self.generator = seeded_generator(seed, step, device=rows.device)
+        self.generator = seeded_generator("training", seed, step, device=rows.device)
         self.rows = rows
         self.global_batch = global_batch
 

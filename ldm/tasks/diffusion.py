@@ -109,7 +109,8 @@ class DiffusionTask(Task):
         """The loss at fixed noise: t spreads evenly over the validation set, eps belongs to the sample."""
         places = batch["positions"]
         drawn = [
-            torch.randn(2, *self.net.sample_shape, generator=seeded_generator(self.seed, p)) for p in places.tolist()
+            torch.randn(2, *self.net.sample_shape, generator=seeded_generator("validation", self.seed, p))
+            for p in places.tolist()
         ]
         posterior_eps, eps = torch.stack(drawn, dim=1).to(places.device)
         latents = self.encode(batch, posterior_eps)

@@ -6,7 +6,6 @@ from tiny_models import autoencoder_task, diffusion_task, digit_data, fit
 
 from ldm import checkpoints
 from ldm.callbacks import EMA, LatentNormalisation
-from ldm.seeding import seeded_generator
 
 
 def training_images(few_digits):
@@ -21,12 +20,14 @@ def test_they_are_those_of_the_training_set_under_the_first_average(few_digits, 
     fit(task, digit_data(few_digits), tmp_path, 6, [EMA(decays), LatentNormalisation()])
     images, autoencoder = training_images(few_digits), task.autoencoder
     assert len(images) == 60
-    generator = seeded_generator(0, 0)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad(), task.averaged():
         posteriors = [autoencoder.posterior(part) for part in images.split(12)]
-        raw = torch.cat([p.sample(torch.randn(p.mean.shape, generator=generator)) for p in posteriors]).double()
-        torch.testing.assert_close(autoencoder.latent_mean.double(), raw.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(autoencoder.latent_std.double(), raw.std((0, 2, 3)), rtol=1e-3, atol=1e-5)
+        # A hundred samples of each posterior stand for all of them.
+        draws = [p.sample(torch.randn(p.mean.shape, generator=generator)) for p in posteriors for _ in range(100)]
+        raw = torch.cat(draws).double()
+        torch.testing.assert_close(autoencoder.latent_mean.double(), raw.mean((0, 2, 3)), rtol=0, atol=5e-3)
+        torch.testing.assert_close(autoencoder.latent_std.double(), raw.std((0, 2, 3)), rtol=5e-3, atol=0)
         assert autoencoder.latent_samples == 60
         latents = autoencoder.encode(images).sample(torch.randn(60, 2, 8, 8, generator=generator))
         assert latents.mean((0, 2, 3)).abs().max() < 0.05
