@@ -31,7 +31,7 @@ MEASURED = 400  # images behind the printed numbers; the grid shows 100 others
 console = Console(highlight=False, soft_wrap=True)
 
 
-def quickstart(run_command: Callable[[list[str]], None], out: str = OUT, guidance_scale: float = 1.3) -> None:
+def quickstart(run_command: Callable[[list[str]], None], out: str = OUT, guidance_scale: float = 1.5) -> None:
     """Train a class-conditional latent diffusion model on scanned digits and measure it, from nothing, in minutes.
 
     Every step is a plain `ldm` command, which is printed before it runs. Stopped and started again, the tour goes on
