@@ -4,11 +4,12 @@ A checkpoint is written beside its place, synced and renamed; a marker `<name>.o
 Without a marker that fits, a file does not count.
 """
 
+import fcntl
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -18,6 +19,7 @@ from ldm.atomic import file_sha256, fsync_folder, write_bytes
 from ldm.errors import UserError
 
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -118,6 +120,28 @@ def rotate(run: Path, written: Path, keep: int, keep_every_n_steps: int | None =
         lasting = keep_every_n_steps and int(path.stem.removeprefix("step-")) % keep_every_n_steps == 0
         if oldest_kept and path < oldest_kept[0] and not lasting:
             remove(path)
+
+
+def occupy(run: Path) -> IO[bytes] | None:
+    """Take a run folder for this process, until the returned file is closed or the process ends, however it ends.
+
+    Returns:
+        None where the file system has no locks.
+
+    Raises:
+        UserError: another process writes there; two would overwrite each other's checkpoints.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / LOCK).open("ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader workers would inherit and keep
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise UserError(f"Another process trains in {run}: wait for its end, or give another run folder.") from None
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 def remove(path: Path) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,18 +92,30 @@ def encode(
     with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
         bar = progress.add_task("encoding", total=sum(source.shards[n].samples for n in mine))
         for number in mine:
-            loader = DataLoader(Rows(dataset, number), batch_size, num_workers=num_workers, collate_fn=list)
-            with ShardWriter(folder / source.shards[number].name) as writer:
-                for batch in loader:
-                    check_readable(batch)
-                    for sample, moments in zip(batch, encode_batch(autoencoder, batch, fabric), strict=True):
-                        member = to_npy(sample["key"], moments.numpy(), dtype)
-                        writer.add(sample["key"], {**sample["members"], "latent.npy": member})
-                    progress.advance(bar, len(batch))
+            rows = DataLoader(Rows(dataset, number), batch_size, num_workers=num_workers, collate_fn=list)
+            for count in write_shard(folder / source.shards[number].name, rows, autoencoder, fabric, dtype):
+                progress.advance(bar, count)
     fabric.barrier()
     if fabric.is_global_zero:
         finish(folder, source, contract)
         Console(highlight=False, soft_wrap=True).print(f"{source.num_samples} latents of {contract.shape} in {folder}/")
+
+
+def write_shard(
+    path: Path,
+    rows: Iterable[list[dict[str, Any]]],
+    autoencoder: Autoencoder,
+    fabric: Fabric,
+    dtype: Literal["float16", "float32"],
+) -> Iterator[int]:
+    """Encode one shard into `path`, which exists once it is whole; yields how many samples were written each time."""
+    with ShardWriter(path) as writer:
+        for batch in rows:
+            check_readable(batch)
+            for sample, moments in zip(batch, encode_batch(autoencoder, batch, fabric), strict=True):
+                member = to_npy(sample["key"], moments.numpy(), dtype)
+                writer.add(sample["key"], {**sample["members"], "latent.npy": member})
+            yield len(batch)
 
 
 class Rows(Dataset[dict[str, Any] | Fault]):
@@ -122,7 +134,7 @@ class Rows(Dataset[dict[str, Any] | Fault]):
             return Fault(str(error))
 
 
-def check_readable(batch: list[dict[str, Any] | Fault]) -> None:
+def check_readable(batch: Sequence[dict[str, Any] | Fault]) -> None:
     """Raise the UserError of a sample that a worker could not read."""
     for sample in batch:
         if isinstance(sample, Fault):

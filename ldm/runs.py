@@ -132,7 +132,7 @@ def locate_autoencoder(model: dict[str, Any], folder: Path, trust_code: bool = F
             return
     raise UserError(
         f"{folder} needs the autoencoder in {run}, which is neither there from {Path.cwd()} nor from a folder above "
-        "the run: put it back, or sample from an export, which carries its autoencoder."
+        f"the run: put it back, write its new place into {folder / CONFIG}, or use an export, which carries its own."
     )
 
 

@@ -1,6 +1,7 @@
 """From a trained model, seeds and labels to images."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,12 +49,17 @@ class Request:
     labels: Sequence[int] | None = None
     guidance_scale: float = 1.0
 
+    def pick(self, indices: Iterable[int]) -> "Request":
+        """The images at these places."""
+        places = list(indices)
+        labels = None if self.labels is None else [self.labels[i] for i in places]
+        return Request([self.seeds[i] for i in places], labels, self.guidance_scale)
+
     def split(self, batch_size: int) -> Iterator["Request"]:
         """Requests of at most `batch_size` images each."""
-        for start in range(0, len(self.seeds), batch_size):
-            part = slice(start, start + batch_size)
-            labels = None if self.labels is None else self.labels[part]
-            yield Request(self.seeds[part], labels, self.guidance_scale)
+        count = len(self.seeds)
+        for start in range(0, count, batch_size):
+            yield self.pick(range(start, min(start + batch_size, count)))
 
 
 def check_request(task: DiffusionTask, request: Request) -> None:
@@ -64,6 +70,8 @@ def check_request(task: DiffusionTask, request: Request) -> None:
             raise UserError("The model is unconditional and knows no classes: leave --classes out.")
         if not 0 <= label < num_classes:
             raise UserError(f"There is no class {label}: the model knows the classes 0 to {num_classes - 1}.")
+    if not math.isfinite(request.guidance_scale):
+        raise UserError(f"A guidance scale of {request.guidance_scale} is no finite number: 1 is off, 2 is usual.")
     if request.labels is None and request.guidance_scale != 1:
         raise UserError("Guidance needs a class to guide towards: name --classes, or leave --guidance-scale at 1.")
 

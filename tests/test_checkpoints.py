@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import resource
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -254,3 +256,12 @@ def test_the_state_that_was_saved_is_plain_data(few_digits, tmp_path, task):
     fit(task(), digit_data(few_digits), tmp_path, 1)
     loaded = torch.load(at(tmp_path, 1), weights_only=True)
     assert loaded["global_step"] == 1
+
+
+def test_one_process_at_a_time_takes_a_run_folder(tmp_path):
+    command = "import sys, pathlib; from ldm.checkpoints import occupy; occupy(pathlib.Path(sys.argv[1]))"
+    other = [sys.executable, "-c", command, str(tmp_path)]
+    with checkpoints.occupy(tmp_path):
+        told = subprocess.run(other, capture_output=True, text=True)
+        assert "Another process trains in" in told.stderr
+    assert subprocess.run(other).returncode == 0

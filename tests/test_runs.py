@@ -115,7 +115,7 @@ def test_the_autoencoder_is_found_from_another_working_directory(work, monkeypat
     monkeypatch.chdir(work / "elsewhere")
     assert torch.equal(images(runs.load(work / "runs" / "dit")), expected)
     shutil.rmtree(work / "runs" / "ae")
-    with pytest.raises(UserError, match=r"needs the autoencoder in runs/ae.*sample from an export"):
+    with pytest.raises(UserError, match=r"needs the autoencoder in runs/ae.*its new place into .*or use an export"):
         runs.load(work / "runs" / "dit")
 
 

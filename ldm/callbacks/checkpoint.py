@@ -2,16 +2,17 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from ldm import checkpoints
+from ldm.errors import UserError
 
 
 class SaveCheckpoints(Checkpoint):
-    """Saves the run folder's checkpoints at step boundaries and keeps the newest ones.
+    """Saves the run folder's checkpoints at step boundaries and keeps the newest ones; one process trains in a folder.
 
     Args:
         every_n_steps: optimizer steps between two checkpoints; null: none by steps.
@@ -36,6 +37,22 @@ class SaveCheckpoints(Checkpoint):
         self.saved_step = self.seen_step = 0
         self.saved_at = time.monotonic()
         self.boundary: dict[str, Any] = {}
+        self.lock: IO[bytes] | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        refusal = None
+        if trainer.is_global_zero:
+            try:
+                self.lock = checkpoints.occupy(Path(trainer.default_root_dir))
+            except UserError as error:
+                refusal = str(error)
+        refusal = trainer.strategy.broadcast(refusal)
+        if refusal:  # on every rank, so that none waits for the others
+            raise UserError(refusal)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.lock is not None:
+            self.lock.close()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.boundary = {"epoch": checkpoint["epoch"], "fit_loop": checkpoint["loops"]["fit_loop"]}

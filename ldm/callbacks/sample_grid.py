@@ -102,8 +102,7 @@ def sample_on_all_ranks(
     world, rank, count = trainer.world_size, trainer.global_rank, len(request.seeds)
     # Every rank samples equally many, the last ones perhaps twice, because gathering needs equal shapes.
     mine = [min(i, count - 1) for i in range(rank, -(-count // world) * world, world)]
-    labels = None if request.labels is None else [request.labels[i] for i in mine]
-    part = Request([request.seeds[i] for i in mine], labels, request.guidance_scale)
+    part = request.pick(mine)
     training = task.training
     task.eval()
     try:

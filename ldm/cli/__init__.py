@@ -12,6 +12,8 @@ from ldm.errors import UserError
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one `ldm` command; what a user got wrong ends as one sentence and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Before torch is imported: threads that spin while they wait make a busy machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         dispatch(argv)
     except (UserError, ArgumentError) as error:

@@ -11,6 +11,7 @@ WARNINGS = (
     ".*in eval mode at the start of training.*",  # the frozen autoencoder is
     ".*does not have many workers.*",  # for small data none are quicker
     ".*Consider setting `persistent_workers=True`.*",
+    ".*`IterableDataset` has `__len__` defined.*",  # a stream's workers share out its samples by themselves
     ".*exists and is not empty.*",  # a run folder that is resumed
     ".*recommended to use `self.log.*sync_dist=True`.*",  # torchmetrics has synchronised already
 )

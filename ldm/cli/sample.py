@@ -1,12 +1,13 @@
 """The `sample` command: a run or an export, seeds and classes -> pictures on disk."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
+from lightning.fabric import Fabric
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -72,6 +73,8 @@ def sample(
     """
     if num_images < 1 or batch_size < 1:
         raise UserError("--num-images and --batch-size must be at least 1.")
+    if columns < 0 or not 0 <= seed < 2**63:
+        raise UserError("--columns and --seed must be 0 or more (and --seed below 2**63).")
     chosen = make_sampler(sampler, num_steps, sampler_args or [])
     task = runs.load_diffusion(run, weights, trust_code)
     labels = [classes[i % len(classes)] for i in range(num_images)] if classes else None
@@ -82,24 +85,40 @@ def sample(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)  # now, since it may be refused
     task.to(fabric.device)
+    width = columns or len(classes or []) or square(num_images)
+    frames: list[Image.Image] | None = [] if film and fabric.is_global_zero else None
     about = {"run": run, "weights": weights, "sampler": describe(chosen), "guidance_scale": guidance_scale}
-    mine = range(fabric.global_rank, num_images, fabric.world_size)
-    with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("sampling", total=len(mine))
-        frames: list[Image.Image] = []
-        for start in range(0, len(mine), batch_size):
-            indices = mine[start : start + batch_size]
-            part = pick(request, indices)
-            filming = bool(film) and start == 0 and fabric.is_global_zero
-            with fabric.autocast():
-                images = draw(task, part, chosen, frames if filming else None, columns or len(classes or []))
-            for index, image in zip(indices, images, strict=True):
-                label = {"class": labels[index]} if labels else {}
-                save_png(image, folder / f"{index:06d}.png", {"seed": seed + index, **label, **about})
-            progress.advance(bar, len(indices))
+    write_share(fabric, task, request, chosen, folder, about, batch_size, frames, width)
     fabric.barrier()
     if fabric.is_global_zero:
-        finish(folder, num_images, frames, film, grid, columns or len(classes or []), labels)
+        finish(folder, request, grid, width, film, frames or [])
+
+
+def write_share(
+    fabric: Fabric,
+    task: DiffusionTask,
+    request: Request,
+    sampler: Sampler,
+    folder: Path,
+    about: dict[str, Any],
+    batch_size: int,
+    frames: list[Image.Image] | None,
+    columns: int,
+) -> None:
+    """Sample and write every world_size-th image; where `frames` is a list, the first batch is filmed into it."""
+    mine = range(fabric.global_rank, len(request.seeds), fabric.world_size)
+    with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("sampling", total=len(mine))
+        for start in range(0, len(mine), batch_size):
+            indices = mine[start : start + batch_size]
+            part = request.pick(indices)
+            with fabric.autocast():
+                images = draw(task, part, sampler, frames if start == 0 else None, columns)
+            labels: Sequence[int | None] = part.labels or [None] * len(indices)
+            for index, image, seed, label in zip(indices, images, part.seeds, labels, strict=True):
+                asked = {} if label is None else {"class": label}
+                save_png(image, folder / f"{index:06d}.png", {"seed": seed, **asked, **about})
+            progress.advance(bar, len(indices))
 
 
 def make_sampler(name: str, num_steps: int, settings: list[str]) -> Sampler:
@@ -147,11 +166,6 @@ def describe(sampler: Sampler) -> str:
     return f"{type(sampler).__name__}({settings})"
 
 
-def pick(request: Request, indices: range) -> Request:
-    labels = None if request.labels is None else [request.labels[i] for i in indices]
-    return Request([request.seeds[i] for i in indices], labels, request.guidance_scale)
-
-
 @torch.inference_mode()
 def draw(
     task: DiffusionTask, request: Request, sampler: Sampler, frames: list[Image.Image] | None, columns: int
@@ -160,7 +174,7 @@ def draw(
     for step in sample_steps(task, request, sampler):
         if frames is not None:
             estimate = task.autoencoder.decode(step.x0).float()
-            frames.append(draw_grid(estimate, columns or square(len(estimate))))
+            frames.append(draw_grid(estimate, columns))
         latents = step.x
     return task.autoencoder.decode(latents).float().clamp(-1, 1)
 
@@ -171,23 +185,17 @@ def square(count: int) -> int:
 
 
 def finish(
-    folder: Path,
-    num_images: int,
-    frames: list[Image.Image],
-    film: str | None,
-    grid: bool,
-    columns: int,
-    labels: list[int] | None,
+    folder: Path, request: Request, grid: bool, columns: int, film: str | None, frames: list[Image.Image]
 ) -> None:
     """The pictures of the whole, and a line that says where everything is."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    num_images = len(request.seeds)
     removed = remove_older(folder, num_images)
     older = f" ({removed} of an older call removed)" if removed else ""
     console.print(f"{num_images} images in {folder}/{older}")
     if grid:
         images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(num_images)]
-        columns = columns or square(num_images)
-        titles = [f"class {label}" for label in labels[:columns]] if labels else []
+        titles = [f"class {label}" for label in (request.labels or [])[:columns]]
         draw_grid(torch.stack(images) / 127.5 - 1, columns, titles).save(folder / "grid.png")
         console.print(f"their grid: {folder / 'grid.png'}")
     if film:

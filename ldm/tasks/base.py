@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ldm.errors import UserError
 from ldm.nn.ema import WeightAverage
 from ldm.seeding import seeded_generator
+from ldm.tasks.hyperparameters import check_optimizer, follow, hyperparameters
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -33,6 +35,8 @@ class Task(L.LightningModule, ABC):
         self.lr_scheduler = lr_scheduler
         self.seed = seed
         self.averages: dict[str, WeightAverage] = {}
+        self.hyperparameters: dict[str, Any] | None = None  # of the config; the checkpoint's own are in `resumed`
+        self.resumed: dict[str, Any] | None = None
 
     @abstractmethod
     def trained_modules(self) -> dict[str, nn.Module]:
@@ -89,6 +93,21 @@ class Task(L.LightningModule, ABC):
             "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
         }
 
+    def on_fit_start(self) -> None:
+        self.hyperparameters = hyperparameters(*self.trained_by())
+        if self.resumed is not None:
+            check_optimizer(self.resumed, self.hyperparameters)
+
+    def on_train_start(self) -> None:
+        if self.resumed is not None and self.hyperparameters is not None and self.resumed != self.hyperparameters:
+            rank_zero_info("The config's optimizer or schedule has changed; training goes on as it says now.")
+            follow(*self.trained_by(), self.resumed, self.hyperparameters, self.trainer.global_step)
+
+    def trained_by(self) -> tuple[Optimizer, LRScheduler | None]:
+        """The optimizer and the schedule that the trainer has built."""
+        schedulers = self.trainer.lr_scheduler_configs
+        return self.trainer.optimizers[0], schedulers[0].scheduler if schedulers else None
+
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Raise a UserError where weights from a file are not this model's in name or shape, naming one."""
         own = self.state_dict()
@@ -103,8 +122,10 @@ class Task(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not self.is_frozen(k)}
         checkpoint["ema"] = {decay: average.state_dict() for decay, average in self.averages.items()}
+        checkpoint["hyperparameters"] = self.hyperparameters
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.resumed = checkpoint.get("hyperparameters")
         frozen = {k: v for k, v in self.state_dict().items() if self.is_frozen(k)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
         self.check_weights(checkpoint["state_dict"])

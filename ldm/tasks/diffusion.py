@@ -82,6 +82,11 @@ class DiffusionTask(Task):
             shape = self.autoencoder.latent_shape(*data.shape[1:])
         self.net.check(shape, self.null_condition(1))
         known, found = self.conditioner.num_classes, data.num_classes
+        if known is not None and found is None:
+            raise UserError(
+                f"The model is class-conditional and {data.shards} has no labels: pack a folder with one sub-folder "
+                "per class (of streamed shards set data.num_classes), or use ldm.conditioners.Unconditional."
+            )
         if known is not None and found is not None and found > known:
             raise UserError(
                 f"{data.shards} has {found} classes and the conditioner {known}: set num_classes of the conditioner "

@@ -145,6 +145,9 @@ def test_what_the_model_or_the_sampler_cannot_do(work, refused):
     assert "classes 0 to 9" in refused("sample", "dit", "--classes", "-1", *CPU)
     assert "knows no classes" in refused("sample", "plain", "--classes", "1", *CPU)
     assert "name --classes" in refused("sample", "dit", "--guidance-scale", "2", *CPU)
+    assert "no finite number" in refused("sample", "dit", "--classes", "1", "--guidance-scale", "nan", *CPU)
+    for option, value in (("--columns", "-3"), ("--seed", "-1"), ("--seed", str(2**63))):
+        assert "0 or more" in refused("sample", "dit", option, value, *CPU)
     assert "choose one of ddim, ddpm, euler" in refused("sample", "dit", "--sampler", "dimm", *CPU)
     for setting in ("eta", "steps=3", "num_steps=4"):
         assert f"knows eta, spacing; '{setting}'" in refused("sample", "dit", *CPU, "--sampler-args", setting)

@@ -108,6 +108,15 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(few_digits,
         fit(diffusion_task(**{k: make() for k, make in task.items()}), digit_data(few_digits, **data), tmp_path, 1)
 
 
+def test_data_without_labels_is_refused_before_the_first_step(few_digits, tmp_path):
+    data = digit_data(few_digits)
+    data.setup()
+    data.manifest.classes, data.manifest.has_labels = None, False
+    with pytest.raises(UserError, match=r"train has no labels: .* data\.num_classes"):
+        diffusion_task().check_data(data)
+    diffusion_task(conditioner=Unconditional()).check_data(data)
+
+
 def test_labels_that_the_model_does_not_know_never_reach_the_null_row(few_digits, tmp_path):
     """The embedding alone would take a label of num_classes for "no class": the data refuses it first."""
     with pytest.raises(UserError, match="num_classes is 9"):

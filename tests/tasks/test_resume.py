@@ -5,7 +5,19 @@ import functools
 
 import lightning as L
 import pytest
-from tiny_models import KillBefore, Killed, Losses, autoencoder_task, differences, diffusion_task, digit_data, fit
+import torch
+from tiny_models import (
+    KillBefore,
+    Killed,
+    Losses,
+    autoencoder_task,
+    differences,
+    diffusion_task,
+    digit_data,
+    fit,
+    one_cycle,
+)
+from torch.optim.lr_scheduler import OneCycleLR
 
 from ldm import checkpoints
 from ldm.callbacks import EMA, LatentNormalisation, SaveCheckpoints
@@ -189,6 +201,47 @@ def test_every_checkpoint_is_plain_data(whole, few_digits, tmp_path, task):
         assert average["weights"].keys() <= last["state_dict"].keys()
         moved = [k for k, w in average["weights"].items() if not w.equal(last["state_dict"][k])]
         assert moved
+
+
+def schedule_of(total_steps, max_lr=3e-3):
+    return lambda optimizer: OneCycleLR(optimizer, max_lr=max_lr, total_steps=total_steps, cycle_momentum=False)
+
+
+@pytest.mark.parametrize("total_steps", [100, 9])
+def test_a_changed_schedule_goes_on_as_if_it_had_always_been_so(few_digits, tmp_path, total_steps):
+    """Where the first schedule ended, torch itself would refuse to step further."""
+    fit(diffusion_task(lr_scheduler=schedule_of(3)), digit_data(few_digits), tmp_path / "a", 3)
+    for folder in ("a", "b"):
+        task = diffusion_task(lr_scheduler=schedule_of(total_steps, 1e-3))
+        trainer = fit(task, digit_data(few_digits), tmp_path / folder, 7)
+        assert trainer.global_step == 7
+    one, other = (checkpoints.read(checkpoints.newest(tmp_path / folder)) for folder in ("a", "b"))
+    assert differences(one["lr_schedulers"], other["lr_schedulers"]) == []
+    groups = [state["optimizer_states"][0]["param_groups"] for state in (one, other)]
+    assert differences(*groups) == []
+
+
+def test_a_changed_learning_rate_is_followed_and_the_moments_stay(few_digits, tmp_path):
+    fit(diffusion_task(lr_scheduler=None), digit_data(few_digits), tmp_path, 3)
+    slower = diffusion_task(lr_scheduler=None, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-5, weight_decay=0.5))
+    optimizer = fit(slower, digit_data(few_digits), tmp_path, 4).optimizers[0]
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(1e-5, 0.5)]
+    assert {state["step"].item() for state in optimizer.state.values()} == {4.0}
+
+
+@pytest.mark.parametrize("pair", [(one_cycle, None), (None, one_cycle)])
+def test_a_schedule_may_be_taken_away_or_added(few_digits, tmp_path, pair):
+    fit(diffusion_task(lr_scheduler=pair[0]), digit_data(few_digits), tmp_path / "a", 3)
+    trainers = [fit(diffusion_task(lr_scheduler=pair[1]), digit_data(few_digits), tmp_path / f, 5) for f in "ab"]
+    one, other = (trainer.optimizers[0].param_groups[0]["lr"] for trainer in trainers)
+    assert one == other
+
+
+def test_another_kind_of_optimizer_is_refused(few_digits, tmp_path):
+    fit(diffusion_task(), digit_data(few_digits), tmp_path, 3)
+    other = diffusion_task(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-3))
+    with pytest.raises(UserError, match="trained with AdamW and the config names SGD"):
+        fit(other, digit_data(few_digits), tmp_path, 4)
 
 
 @pytest.mark.parametrize("option", [{"seed": 1}, {"batch_size": 10}])
