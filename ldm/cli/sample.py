@@ -170,11 +170,10 @@ def describe(sampler: Sampler) -> str:
 def draw(
     task: DiffusionTask, request: Request, sampler: Sampler, frames: list[Image.Image] | None, columns: int
 ) -> torch.Tensor:
-    """Images (B, C, H, W) in [-1, 1]; where `frames` is a list, each step's estimate is appended as a grid."""
+    """Images (B, C, H, W) in [-1, 1]; where `frames` is a list, what each step holds is appended as a grid, decoded."""
     for step in sample_steps(task, request, sampler):
         if frames is not None:
-            estimate = task.autoencoder.decode(step.x0).float()
-            frames.append(draw_grid(estimate, columns))
+            frames.append(draw_grid(task.autoencoder.decode(step.x).float(), columns))
         latents = step.x
     return task.autoencoder.decode(latents).float().clamp(-1, 1)
 
