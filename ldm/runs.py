@@ -104,8 +104,17 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 
 def trained_size(folder: Path) -> int | None:
-    """The side in pixels of the images that a run was trained on, None where its config does not say."""
-    return read_config(folder)["data"].get("size")
+    """The side in pixels of the images behind a run, None where no config says it.
+
+    A run on latents does not say it; the run of its autoencoder does.
+    """
+    size = read_config(folder)["data"].get("size")
+    if size is not None:
+        return int(size)
+    model = read_model_config(folder)
+    locate_autoencoder(model, folder)
+    reference = autoencoder_reference(model)
+    return None if reference is None else trained_size(Path(reference["run"]))
 
 
 def autoencoder_reference(model: dict[str, Any]) -> dict[str, Any] | None:

@@ -85,6 +85,8 @@ def test_an_autoencoder_exports_with_its_size(work):
     runs.export("runs/ae", "ae")
     assert runs.trained_size(work / "ae") == 8
     assert runs.load_autoencoder("ae").fingerprint() == runs.load_autoencoder("runs/ae").fingerprint()
+    runs.export("runs/dit", "dit")  # a run on latents: the size is that of its autoencoder's images
+    assert runs.trained_size(work / "dit") == 8
 
 
 def test_an_export_is_made_of_a_run_whose_autoencoder_came_from_another_diffusion_run(work, monkeypatch):
