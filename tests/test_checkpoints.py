@@ -241,7 +241,7 @@ def test_a_run_keeps_what_it_is_told_to(few_digits, tmp_path):
 
 @pytest.mark.parametrize("error", ERRORS[:2], ids=["ENOSPC", "PermissionError"])
 def test_a_run_that_cannot_save_stops_with_the_error_and_keeps_the_old_one(few_digits, tmp_path, monkeypatch, error):
-    """Lightning's own writer swallows a PermissionError and goes on as if it had saved (PROMISES.md E34)."""
+    """Lightning's own writer swallows a PermissionError and goes on as if it had saved."""
     fit(diffusion_task(), digit_data(few_digits), tmp_path, 2)
     with monkeypatch.context() as patch:
         fail_in_save(patch, error)

@@ -8,7 +8,7 @@ from ldm.conditioners import LabelConditioner
 from ldm.networks import Conditioning, DiT
 
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}  # depth, width, heads
-OFFICIAL = {  # FACTS 5.1: the official code, learned variance, position embedding counted, 1000 classes and null
+OFFICIAL = {  # of the official code, learned variance, position embedding counted, 1000 classes and null
     "S/8": 33_148_160,
     "S/4": 32_945_024,
     "S/2": 32_963_360,

@@ -45,7 +45,7 @@ def test_with_warm_up_the_nth_update_keeps_at_most_1_plus_n_over_10_plus_n():
 
 
 def test_under_bf16_weights_it_is_kept_in_float32():
-    """In bfloat16 the average of a decay of 0.9999 would never move (PROMISES.md section 5)."""
+    """In bfloat16 the average of a decay of 0.9999 would never move."""
     steps, decay = 3000, 0.9999
     parameter = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
     average = WeightAverage({"w": parameter}, decay, warmup=False)

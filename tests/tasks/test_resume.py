@@ -1,4 +1,4 @@
-"""Stopped and started again, a run is the run that was never stopped, to the last bit (PROMISES.md R1 to R6)."""
+"""Stopped and started again, a run is the run that was never stopped, to the last bit."""
 
 import contextlib
 import functools

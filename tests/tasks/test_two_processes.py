@@ -143,7 +143,7 @@ def test_latent_statistics_are_of_the_whole_set_on_every_rank(runs, few_digits):
 
 
 def test_saved_by_one_resumed_by_two_and_back(runs, few_digits):
-    """PROMISES.md R4."""
+    """The losses go on as if the number of processes had never changed."""
     one, ranks, out = runs
     whole = one["resumed"]["losses"]
     for step in (3, 4, 5, 6):
