@@ -10,6 +10,7 @@ import torch
 from made_runs import autoencoder_run, diffusion_run, diffusion_task, edit_config, shaken
 
 from ldm import checkpoints, runs
+from ldm.diffusion.guidance import ClassifierFree
 from ldm.diffusion.samplers import DDIM
 from ldm.errors import UserError
 from ldm.sampling import Request, sample_images
@@ -37,7 +38,7 @@ def canary(tmp_path, monkeypatch):
 
 
 def images(task, count=4):
-    return sample_images(task, Request(range(count), [3, 7] * (count // 2), 2.0), DDIM(3))
+    return sample_images(task, Request(range(count), [3, 7] * (count // 2), [ClassifierFree(2.0)]), DDIM(3))
 
 
 def weights(folder, which):

@@ -1,15 +1,18 @@
 """An image is a function of its seed, label and settings alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made_runs import diffusion_task
 
-from ldm.cli.sample import leaves
+from ldm.cli.by_name import leaves
+from ldm.diffusion.guidance import ClassifierFree, guide
 from ldm.diffusion.paths import Cosine
 from ldm.diffusion.samplers import DDIM, DDPM, Sampler
 from ldm.errors import UserError
 from ldm.images import to_uint8
-from ldm.sampling import ImageNoise, Request, check_request, denoiser, sample_images, sample_steps
+from ldm.sampling import ImageNoise, Request, check_request, contrast, sample_images, sample_steps
 
 SAMPLERS = [DDIM(4), DDIM(4, eta=1.0), DDPM(4)]
 
@@ -32,7 +35,7 @@ def drawn(task, request, sampler, batch_size):
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddim eta 1", "ddpm"])
 def test_a_seed_is_the_same_image_at_any_batch_size(sampler, path):
     task = diffusion_task(path=path)
-    request = Request(range(100, 107), [0, 1, 2, 3, 4, 5, 9], 2.0)
+    request = Request(range(100, 107), [0, 1, 2, 3, 4, 5, 9], [ClassifierFree(2.0)])
     whole = to_uint8(drawn(task, request, sampler, 7)).int()
     for batch_size in (1, 3):
         assert (to_uint8(drawn(task, request, sampler, batch_size)).int() - whole).abs().max() <= 1
@@ -58,14 +61,38 @@ def test_image_noise_is_standard_normal_each_image_from_its_own_generator():
 
 
 def test_guidance_of_scale_one_is_the_conditional_model(task):
-    request = Request(range(3), [1, 2, 3], 1.0)
-    guided = denoiser(task, request)
+    request = Request(range(3), [1, 2, 3], [ClassifierFree(1.0)])
+    guided = guide(contrast(task, request), *request.guidance)
     x_t, t = torch.randn(3, *task.net.sample_shape), torch.full((3,), 0.6)
     cond = task.conditioner({"labels": torch.tensor([1, 2, 3])}, drop=torch.zeros(3, dtype=torch.bool))
     with torch.inference_mode():
         expected = task.diffusion.denoiser(task.net, cond)(x_t, t).x0
         assert torch.equal(guided(x_t, t).x0, expected)
-        assert not torch.allclose(denoiser(task, Request(range(3), [1, 2, 3], 3.0))(x_t, t).x0, expected)
+        stronger = guide(contrast(task, request), ClassifierFree(3.0))
+        assert not torch.allclose(stronger(x_t, t).x0, expected)
+
+
+def test_one_batched_pass_or_two_give_the_same(task):
+    request = Request(range(3), [1, 2, 3], [ClassifierFree(3.0)])
+    passes = []
+    hook = task.net.register_forward_pre_hook(lambda net, args: passes.append(len(args[0])))
+    one, two = (sample_images(task, replace(request, two_passes=apart), DDIM(2)) for apart in (False, True))
+    hook.remove()
+    assert passes == [6, 6, 3, 3, 3, 3]
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+
+
+def test_a_class_can_be_avoided_in_place_of_no_class(task):
+    shape = task.net.sample_shape
+    x_t, t = torch.randn(3, *shape), torch.tensor(0.6, dtype=torch.float64)
+    held = contrast(task, Request(range(3), [1, 2, 3], avoided=[4, 5, 6]))
+    labels = [torch.tensor(x) for x in ([1, 2, 3], [4, 5, 6])]
+    keep = torch.zeros(3, dtype=torch.bool)
+    with torch.inference_mode():
+        denoised = [task.diffusion.denoiser(task.net, task.conditioner({"labels": x}, drop=keep)) for x in labels]
+        wanted, other = (denoise(x_t, t).x0 for denoise in denoised)
+        guided = guide(held, ClassifierFree(3.0))(x_t, t).x0
+    torch.testing.assert_close(guided, wanted + 2 * (wanted - other), rtol=0, atol=1e-5)
 
 
 def test_without_labels_a_conditional_model_draws_the_data_set_as_a_whole(task):
@@ -82,14 +109,14 @@ def test_requests_that_the_model_cannot_serve(task, unconditional):
         check_request(unconditional, Request([0], [3]))
     for model in (task, unconditional):
         with pytest.raises(UserError, match="Guidance needs a class"):
-            check_request(model, Request([0], None, 2.0))
+            check_request(model, Request([0], None, [ClassifierFree(2.0)]))
         check_request(model, Request([0]))
 
 
 @pytest.mark.parametrize("leaf", list(leaves(Sampler)), ids=lambda leaf: leaf.__name__)
 def test_every_sampler_gives_images_and_ends_at_the_data(task, unconditional, leaf):
     for model, labels in ((task, [1, 2]), (unconditional, None)):
-        request = Request([0, 1], labels, 2.0 if labels else 1.0)
+        request = Request([0, 1], labels, [ClassifierFree(2.0)] if labels else [])
         steps = list(sample_steps(model, request, leaf(num_steps=3)))
         assert [step.index for step in steps] == [0, 1, 2]
         assert steps[-1].t == 0
@@ -101,9 +128,9 @@ def test_every_sampler_gives_images_and_ends_at_the_data(task, unconditional, le
 
 
 def test_a_request_is_split_into_parts_that_join_to_it():
-    request = Request(range(5), [0, 1, 2, 3, 4], 2.0)
+    request = Request(range(5), [0, 1, 2, 3, 4], [ClassifierFree(2.0)])
     parts = list(request.split(2))
     assert [list(part.seeds) for part in parts] == [[0, 1], [2, 3], [4]]
     assert [label for part in parts for label in part.labels] == [0, 1, 2, 3, 4]
-    assert all(part.guidance_scale == 2.0 for part in parts)
+    assert all(part.guidance == request.guidance for part in parts)
     assert [part.labels for part in Request(range(3)).split(2)] == [None, None]

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ldm.diffusion.guidance import ClassifierFree, Guidance
 from ldm.diffusion.samplers import DDIM, Sampler
 from ldm.errors import UserError
 from ldm.images import grid
@@ -91,7 +92,10 @@ class SampleGrid(L.Callback):
             return Request(range(self.seed, self.seed + self.rows * columns)), [""] * columns
         classes = self.classes if self.classes is not None else list(range(min(8, known)))
         seeds = range(self.seed, self.seed + self.rows * len(classes))
-        return Request(seeds, classes * self.rows, self.guidance_scale), [f"class {label}" for label in classes]
+        return Request(seeds, classes * self.rows, self.guidance()), [f"class {label}" for label in classes]
+
+    def guidance(self) -> list[Guidance]:
+        return [] if self.guidance_scale == 1 else [ClassifierFree(self.guidance_scale)]
 
 
 @torch.inference_mode()

@@ -1,12 +1,10 @@
 """The `sample` command: a run or an export, seeds and classes -> pictures on disk."""
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from lightning.fabric import Fabric
 from PIL import Image
 from rich.console import Console
@@ -14,6 +12,8 @@ from rich.progress import Progress
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ldm import runs
+from ldm.cli.by_name import describe, make
+from ldm.diffusion.guidance import ClassifierFree, Guidance
 from ldm.diffusion.samplers import Sampler
 from ldm.errors import UserError
 from ldm.images import grid as draw_grid
@@ -30,8 +30,8 @@ def sample(
     num_images: int = 16,
     sampler: str = "ddim",
     num_steps: int = 50,
-    sampler_args: list[str] | None = None,
     guidance_scale: float = 1.0,
+    guidance: list[str] | None = None,
     seed: int = 0,
     batch_size: int = 64,
     grid: bool = False,
@@ -55,10 +55,10 @@ def sample(
         out: folder for the pictures: 000000.png, 000001.png, ...
         classes: class numbers, dealt to the images in turn; left out, no class is asked for.
         num_images: images in all.
-        sampler: a sampler of ldm.diffusion.samplers, in any case: ddim, ddpm, euler.
-        num_steps: steps of the sampler, each one call of the network.
-        sampler_args: further settings of the sampler as NAME=VALUE, for example eta=0.5 spacing=leading.
+        sampler: a sampler by name, with settings as NAME:KEY=VALUE,KEY=VALUE, for example ddim:eta=0.5,spacing=leading.
+        num_steps: steps of the sampler.
         guidance_scale: classifier-free guidance; 1 is off, 1.5 to 4 is usual.
+        guidance: further rules by name, with settings as NAME:KEY=VALUE, applied in this order.
         seed: seed of the first image.
         batch_size: images that are sampled at once on one device.
         grid: write all images into one picture, OUT/grid.png, too.
@@ -75,10 +75,11 @@ def sample(
         raise UserError("--num-images and --batch-size must be at least 1.")
     if columns < 0 or not 0 <= seed < 2**63:
         raise UserError("--columns and --seed must be 0 or more (and --seed below 2**63).")
-    chosen = make_sampler(sampler, num_steps, sampler_args or [])
+    chosen = make(Sampler, sampler, "sampler", num_steps=num_steps)
+    rules = make_guidance(guidance_scale, guidance or [])
     task = runs.load_diffusion(run, weights, trust_code)
     labels = [classes[i % len(classes)] for i in range(num_images)] if classes else None
-    request = Request(range(seed, seed + num_images), labels, guidance_scale)
+    request = Request(range(seed, seed + num_images), labels, rules)
     check_request(task, request)
     check_steps(chosen, task)
     fabric = launch(accelerator, devices, num_nodes, precision)
@@ -121,49 +122,21 @@ def write_share(
             progress.advance(bar, len(indices))
 
 
-def make_sampler(name: str, num_steps: int, settings: list[str]) -> Sampler:
-    """A sampler by its class name in any case; further arguments as NAME=VALUE."""
-    known = {leaf.__name__.lower(): leaf for leaf in leaves(Sampler)}
-    if name.lower() not in known:
-        raise UserError(f"There is no sampler {name!r}: choose one of {', '.join(sorted(known))}.")
-    leaf = known[name.lower()]
-    accepted = [p for p in inspect.signature(leaf).parameters if p != "num_steps"]
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or key not in accepted:
-            raise UserError(
-                f"--sampler-args takes NAME=VALUE and {name} knows {', '.join(accepted)}; {setting!r} is neither."
-            )
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--sampler-args {setting!r} has no value that can be read: write {key}=VALUE.") from None
+def make_guidance(guidance_scale: float, rules: list[str]) -> list[Guidance]:
+    """The rules in their order: ClassifierFree at the scale, where that is not 1, and what is asked for besides."""
     try:
-        return leaf(num_steps=num_steps, **values)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"The sampler {name} refuses its settings: {error}") from None
+        first = [] if guidance_scale == 1 else [ClassifierFree(guidance_scale)]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return [*first, *(make(Guidance, rule, "guidance") for rule in rules)]
 
 
 def check_steps(sampler: Sampler, task: DiffusionTask) -> None:
-    """Raise a UserError if the model's path has not as many steps as the sampler is to take."""
+    """Raise a UserError if the sampler cannot walk the model's path."""
     try:
-        sampler.intervals(task.diffusion.path)
+        sampler.check(task.diffusion.path)
     except ValueError as error:
-        raise UserError(f"--num-steps does not fit the model: {error}") from None
-
-
-def leaves(base: Any) -> Iterator[Any]:
-    """The concrete samplers below `base`; a new file in ldm.diffusion.samplers is found without being listed here."""
-    for child in base.__subclasses__():
-        yield from leaves(child)
-        if not inspect.isabstract(child):
-            yield child
-
-
-def describe(sampler: Sampler) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in vars(sampler).items())
-    return f"{type(sampler).__name__}({settings})"
+        raise UserError(f"The sampler does not fit the model: {error}") from None
 
 
 @torch.inference_mode()

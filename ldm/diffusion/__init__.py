@@ -1,6 +1,6 @@
-"""The mathematics of diffusion, on torch alone. docs/math.md is its one-page companion."""
+"""The mathematics of diffusion, on torch alone. docs/math.md is its companion."""
 
 from ldm.diffusion.denoise import Denoise, Denoised
-from ldm.diffusion.process import Diffusion
+from ldm.diffusion.process import Diffusion, Process
 
-__all__ = ["Denoise", "Denoised", "Diffusion"]
+__all__ = ["Denoise", "Denoised", "Diffusion", "Process"]

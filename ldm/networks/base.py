@@ -1,8 +1,9 @@
 """What every denoising network is given, and what it owes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor, nn
 
 
@@ -21,6 +22,11 @@ class Conditioning:
     tokens: Tensor | None = None
     mask: Tensor | None = None
     concat: Tensor | None = None
+
+    def join(self, other: "Conditioning") -> "Conditioning":
+        """The rows of this and, below them, those of another with the same fields."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Conditioning(*(None if one is None else torch.cat([one, two]) for one, two in pairs))
 
 
 class Network(nn.Module, ABC):

@@ -154,8 +154,11 @@ class BatchNoise:
 
     def uniform(self) -> Tensor:
         """(B,) in [0, 1)."""
-        drawn = torch.rand(self.global_batch, generator=self.generator, device=self.rows.device)
-        return drawn[self.rows]
+        return self.uniform_of_all()[self.rows]
+
+    def uniform_of_all(self) -> Tensor:
+        """(global_batch,) in [0, 1), of which `rows` are this rank's."""
+        return torch.rand(self.global_batch, generator=self.generator, device=self.rows.device)
 
     def normal(self, *shape: int) -> Tensor:
         """(B, *shape), standard normal."""

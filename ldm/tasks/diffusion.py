@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ldm.autoencoders import Autoencoder, DiagonalGaussian
 from ldm.conditioners import Conditioner
-from ldm.diffusion import Diffusion
+from ldm.diffusion import Process
 from ldm.errors import UserError
 from ldm.networks import Conditioning, Network
 from ldm.seeding import seeded_generator
@@ -21,7 +21,7 @@ class DiffusionTask(Task):
 
     Args:
         net: the denoising network.
-        diffusion: path, prediction, weighting and timesteps.
+        diffusion: the process: path, prediction, what is trained at which times.
         conditioner: what turns the labels of a batch into the network's conditioning.
         autoencoder: the trained, frozen autoencoder; usually class_path ldm.runs.load_autoencoder with
             init_args {run: FOLDER}.
@@ -34,7 +34,7 @@ class DiffusionTask(Task):
     def __init__(
         self,
         net: Network,
-        diffusion: Diffusion,
+        diffusion: Process,
         conditioner: Conditioner,
         autoencoder: Autoencoder,
         optimizer: OptimizerFactory = torch.optim.AdamW,
@@ -63,11 +63,11 @@ class DiffusionTask(Task):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage == "fit" and self.net.out_channels != self.net.in_channels:
-            raise UserError(
-                "The net has learned-variance channels and no objective here trains them: set learned_variance to "
-                "false (such a net can be loaded and sampled)."
-            )
+        if stage == "fit":
+            try:
+                self.diffusion.check_net(self.net.in_channels, self.net.out_channels)
+            except ValueError as error:
+                raise UserError(str(error)) from None
 
     def check_data(self, data: Any) -> None:
         if data.contract is not None:
@@ -104,14 +104,21 @@ class DiffusionTask(Task):
         noise = self.noise(batch)
         latents = self.encode(batch, noise.normal(*self.net.sample_shape))
         cond = self.conditioner(batch, drop=noise.uniform() < self.conditioner.dropout)
-        t = self.diffusion.times(noise.uniform())
+        t = self.diffusion.times(noise.uniform_of_all())[noise.rows]
         losses = self.diffusion.loss(self.net, latents, t, noise.normal(*self.net.sample_shape), cond)
         loss = losses.mean()
+        self.learn_times(t, losses.detach())
         self.log("train/loss", loss, prog_bar=True)
         return {"loss": loss, "losses": losses.detach(), "t": t}
 
+    def learn_times(self, t: Tensor, losses: Tensor) -> None:
+        """Show the law of timesteps what was trained, the same on every rank."""
+        if self.trainer.world_size > 1 and self.diffusion.timesteps.learns:
+            t, losses = (torch.as_tensor(self.all_gather(x)).flatten() for x in (t, losses))
+        self.diffusion.timesteps.update(t, losses)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The loss at fixed noise: t spreads evenly over the validation set, eps belongs to the sample."""
+        """The loss at fixed noise: t follows the training law evenly over the set, eps belongs to the sample."""
         places = batch["positions"]
         drawn = [
             torch.randn(2, *self.net.sample_shape, generator=seeded_generator("validation", self.seed, p))
@@ -120,7 +127,7 @@ class DiffusionTask(Task):
         posterior_eps, eps = torch.stack(drawn, dim=1).to(places.device)
         latents = self.encode(batch, posterior_eps)
         cond = self.conditioner(batch, drop=torch.zeros_like(places, dtype=torch.bool))
-        t = self.diffusion.path.snap(((places + 0.5).double() * GOLDEN_RATIO % 1).float())
+        t = self.diffusion.quantile(((places + 0.5).double() * GOLDEN_RATIO % 1).float())
         for suffix, swapped in self.weight_versions():
             with swapped:
                 losses = self.diffusion.loss(self.net, latents, t, eps, cond)

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.callbacks import EMA, NoiseLevelLoss, ReconstructionGrid, RunRecord, SampleGrid, Throughput
 from ldm.conditioners import Unconditional
+from ldm.diffusion.guidance import ClassifierFree
 from ldm.diffusion.samplers import DDIM
 from ldm.errors import UserError
 from ldm.networks import DiT
@@ -61,7 +62,7 @@ def test_a_grid_shows_fixed_noises_with_the_averaged_weights_a_class_in_each_col
     task = diffusion_task()
     fit(task, digit_data(few_digits), tmp_path, 4, [EMA((0.9,)), sample_grid(every_n_steps=100, seed=5)])
     with task.averaged():
-        images = sample_images(task.eval(), Request(range(5, 11), [7, 1, 4, 7, 1, 4], 2.0), DDIM(3))
+        images = sample_images(task.eval(), Request(range(5, 11), [7, 1, 4, 7, 1, 4], [ClassifierFree(2.0)]), DDIM(3))
     shown = np.asarray(Image.open(tmp_path / "pictures" / "samples-00000004.png").convert("L")).astype(int)
     for i, image in enumerate(images):
         top, left = 22 + i // 3 * 66, 2 + i % 3 * 66

@@ -10,9 +10,11 @@ from torch import Tensor
 
 import ldm.diffusion
 from ldm.diffusion import Denoise, Denoised
+from ldm.diffusion.errors import Error
 from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.predictions import Prediction
 from ldm.diffusion.samplers import Sampler
+from ldm.diffusion.spacings import Spacing
 from ldm.diffusion.timesteps import Timesteps
 from ldm.diffusion.weightings import Weighting
 
@@ -33,6 +35,8 @@ PREDICTIONS: list[Prediction] = [leaf() for leaf in leaves(Prediction)]
 WEIGHTINGS: list[Weighting] = [leaf() for leaf in leaves(Weighting)]
 TIMESTEPS: list[Timesteps] = [leaf() for leaf in leaves(Timesteps)]
 SAMPLERS: list[type[Sampler]] = leaves(Sampler)
+SPACINGS: list[Spacing] = [leaf() for leaf in leaves(Spacing)]
+ERRORS: list[Error] = [leaf() for leaf in leaves(Error)]
 
 
 def name(case: object) -> str:
@@ -99,6 +103,7 @@ class Gaussian:
         """E[x0 | x_t] = m + alpha S (alpha^2 S + sigma^2 I)^-1 (x_t - alpha m)."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+            t = t.expand(x_t.shape[0])
             alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
             seen = alpha**2 * self.covariance + sigma**2 * torch.eye(2, dtype=x_t.dtype)
             rest = (x_t - alpha[:, 0] * self.mean)[:, :, None]
@@ -124,6 +129,7 @@ class Mixture:
 
     def denoiser(self, path: NoisePath) -> Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+            t = t.expand(x_t.shape[0])
             alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]  # (B, 1)
             variances = alpha**2 * self.stds**2 + sigma**2  # (B, K)
             rest = x_t[:, None] - alpha[:, :, None] * self.means  # (B, K, 2)

@@ -88,13 +88,13 @@ def test_float32_times_lose_only_float32_digits(path):
 
 
 @every_path
-def test_add_noise_is_its_definition_and_implied_eps_inverts_it(path):
+def test_corrupt_is_its_definition_and_implied_eps_inverts_it(path):
     x0, eps, t = normal(97, 3, 2, 2, seed=1), normal(97, 3, 2, 2, seed=2), inner_times(path)
-    x_t = path.add_noise(x0, eps, t)
+    x_t = path.corrupt(x0, eps, t)
     torch.testing.assert_close(x_t[5], path.alpha(t[5]) * x0[5] + path.sigma(t[5]) * eps[5])
     torch.testing.assert_close(path.implied_eps(x_t, x0, t), eps, rtol=0, atol=1e-9)
     torch.testing.assert_close(path.implied_eps(x_t[5], x0[5], t[5]), eps[5], rtol=0, atol=1e-9)
-    assert path.add_noise(x0.float(), eps.float(), t).dtype == torch.float32
+    assert path.corrupt(x0.float(), eps.float(), t).dtype == torch.float32
 
 
 @every_path

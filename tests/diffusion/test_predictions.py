@@ -17,7 +17,7 @@ def test_round_trip_through_x0(pair):
     path, prediction = pair
     x0, eps, t = normal(97, 3, 2, 2, seed=1), normal(97, 3, 2, 2, seed=2), inner_times(path)
     output = prediction.target(x0, eps, t, path)
-    again = prediction.to_x0(output, path.add_noise(x0, eps, t), t, path)
+    again = prediction.to_x0(output, path.corrupt(x0, eps, t), t, path)
     torch.testing.assert_close(again, x0, rtol=0, atol=1e-9)
 
 
@@ -25,7 +25,7 @@ def test_round_trip_through_x0(pair):
 def test_error_ratio_is_the_ratio_of_squared_errors(pair):
     path, prediction = pair
     x0, eps, t = normal(97, 8, seed=1), normal(97, 8, seed=2), inner_times(path)
-    x_t, wrong = path.add_noise(x0, eps, t), 0.1 * normal(97, 8, seed=3)
+    x_t, wrong = path.corrupt(x0, eps, t), 0.1 * normal(97, 8, seed=3)
     output = prediction.target(x0, eps, t, path) + wrong
     x0_error = (prediction.to_x0(output, x_t, t, path) - x0).square().sum(1)
     ratio = wrong.square().sum(1) / x0_error
@@ -39,7 +39,7 @@ def test_dtypes_stay(pair):
     for times in (t, t.float()):
         target = prediction.target(x0, eps, times, path)
         assert target.dtype == torch.float32
-        assert prediction.to_x0(target, path.add_noise(x0, eps, times), times, path).dtype == torch.float32
+        assert prediction.to_x0(target, path.corrupt(x0, eps, times), times, path).dtype == torch.float32
         assert prediction.error_ratio(times, path).dtype == times.dtype
 
 
@@ -47,7 +47,7 @@ def test_dtypes_stay(pair):
 def test_velocity_is_the_time_derivative_of_x_t(path):
     x0, eps, h = normal(31, 2, seed=1), normal(31, 2, seed=2), 1e-6
     t = (31 * torch.arange(31, dtype=torch.float64) + 20.37) / 1000
-    slope = (path.add_noise(x0, eps, t + h) - path.add_noise(x0, eps, t - h)) / (2 * h)
+    slope = (path.corrupt(x0, eps, t + h) - path.corrupt(x0, eps, t - h)) / (2 * h)
     torch.testing.assert_close(Velocity().target(x0, eps, t, path), slope, rtol=1e-5, atol=1e-7)
 
 

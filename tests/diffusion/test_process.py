@@ -59,7 +59,7 @@ def test_the_denoiser_of_a_perfect_network_finds_x0(pair):
         assert cond == "a cat"
         return prediction.target(x0, eps, t, path)
 
-    denoised = Diffusion(path, prediction).denoiser(net, "a cat")(path.add_noise(x0, eps, t), t)
+    denoised = Diffusion(path, prediction).denoiser(net, "a cat")(path.corrupt(x0, eps, t), t)
     torch.testing.assert_close(denoised.x0, x0, rtol=0, atol=1e-9)
     assert denoised.variance is None
 
@@ -77,7 +77,7 @@ def test_the_network_hears_the_same_in_training_and_in_sampling(path):
     diffusion.loss(net, x0, t, eps, None)
     diffusion.denoiser(net, None)(x0, t)
     diffusion.denoiser(net, None)(x0, t[3])  # 0-dim: one time for the batch
-    assert [c.dtype for c in heard] == [torch.float32] * 3
+    assert [c.dtype for c in heard] == [torch.float64] * 3
     assert [c.shape for c in heard] == [(9,)] * 3
     assert torch.equal(heard[0], heard[1])
     assert torch.equal(heard[2], heard[0][3].expand(9))
@@ -91,7 +91,7 @@ def test_learned_variance_is_split_off():
     def net(x_t: Tensor, heard: Tensor, cond: None) -> Tensor:
         return torch.cat([eps, raw], 1)
 
-    denoised = diffusion.denoiser(net, None)(path.add_noise(x0, eps, t), t)
+    denoised = diffusion.denoiser(net, None)(path.corrupt(x0, eps, t), t)
     torch.testing.assert_close(denoised.x0, x0, rtol=0, atol=1e-9)
     assert torch.equal(denoised.variance, raw)
     assert torch.equal(diffusion.loss(net, x0, t, eps, None), torch.zeros(9, dtype=torch.float64))
@@ -120,7 +120,7 @@ def test_half_precision_networks_leave_x0_in_full_precision():
 def test_times_are_snapped(path, timesteps):
     u = torch.rand(64, generator=torch.Generator().manual_seed(0))
     times = Diffusion(path, Velocity(), timesteps=timesteps).times(u)
-    assert torch.equal(times, path.snap(timesteps(u)))
+    assert torch.equal(times, path.snap(timesteps.quantile(timesteps.spread(u), path)))
     assert torch.equal(path.snap(times), times)
 
 

@@ -3,7 +3,7 @@ import torch
 from diffusion_cases import PATHS, SAMPLERS, name
 
 from ldm.diffusion.paths import Cosine, Linear, RectifiedFlow
-from ldm.diffusion.samplers import time_grid
+from ldm.diffusion.spacings import Leading, Linspace, Trailing
 
 # The steps k that the conventions give for T = 1000, written out.
 TEN = {
@@ -19,57 +19,55 @@ THIRTY = {
     "linspace": [999, 965, 930, 896, 861, 827, 792, 758, 723, 689, 655, 620, 586, 551, 517,
                  482, 448, 413, 379, 344, 310, 276, 241, 207, 172, 138, 103, 69, 34, 0],
 }  # fmt: skip
-SPACINGS = list(TEN)
+TABLED = [Trailing(), Leading(), Linspace()]
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", TABLED, ids=name)
 @pytest.mark.parametrize(("num_steps", "table"), [(10, TEN), (30, THIRTY)])
 def test_discrete_spacings_are_the_published_ones(spacing, num_steps, table):
-    grid = time_grid(spacing, num_steps, Linear())
-    assert grid[:-1].tolist() == [(k + 1) / 1000 for k in table[spacing]]
+    grid = spacing.grid(num_steps, Linear())
+    assert grid[:-1].tolist() == [(k + 1) / 1000 for k in table[name(spacing).lower()]]
     assert grid[-1] == 0
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", TABLED, ids=name)
 @pytest.mark.parametrize("path", PATHS, ids=name)
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 48, 600, 999, 1000])
 def test_grids_fall_from_inside_the_path_to_zero(spacing, path, num_steps):
-    grid = time_grid(spacing, num_steps, path)
+    grid = spacing.grid(num_steps, path)
     assert grid.shape == (num_steps + 1,)
     assert grid.dtype == torch.float64
     assert (grid.diff() < 0).all()
     assert grid[0] <= path.t_max
     assert grid[-2] >= path.t_min
     assert grid[-1] == 0
-    if spacing != "leading":
+    if not isinstance(spacing, Leading):
         assert grid[0] == path.t_max
-    if spacing != "trailing" and num_steps > 1:
+    if not isinstance(spacing, Trailing) and num_steps > 1:
         assert float(grid[-2]) == pytest.approx(path.t_min, abs=1e-15)
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", TABLED, ids=name)
 def test_no_step_of_a_discrete_path_is_visited_twice(spacing):
     for num_steps in range(1, 38):
-        steps = time_grid(spacing, num_steps, Linear(num_steps=37))[:-1] * 37
+        steps = spacing.grid(num_steps, Linear(num_steps=37))[:-1] * 37
         torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-12)
         assert (steps.round().diff() < 0).all()
 
 
 def test_continuous_grids():
-    assert time_grid("trailing", 4, RectifiedFlow()).tolist() == [1, 0.75, 0.5, 0.25, 0]
-    assert time_grid("linspace", 3, Cosine()).tolist() == pytest.approx([0.999, 0.5, 0.001, 0])
-    assert time_grid("leading", 2, Cosine()).tolist() == pytest.approx([0.5, 0.001, 0])
-    assert float(time_grid("trailing", 5000, RectifiedFlow())[-2]) == pytest.approx(1e-3)
+    assert Trailing().grid(4, RectifiedFlow()).tolist() == [1, 0.75, 0.5, 0.25, 0]
+    assert Linspace().grid(3, Cosine()).tolist() == pytest.approx([0.999, 0.5, 0.001, 0])
+    assert Leading().grid(2, Cosine()).tolist() == pytest.approx([0.5, 0.001, 0])
+    assert float(Trailing().grid(5000, RectifiedFlow())[-2]) == pytest.approx(1e-3)
 
 
 def test_more_steps_than_the_path_has_are_refused():
     with pytest.raises(ValueError, match="choose at most 1000"):
-        time_grid("trailing", 1001, Linear())
+        Trailing().grid(1001, Linear())
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
 def test_samplers_refuse_what_no_grid_has(sampler):
     with pytest.raises(ValueError, match="choose at least 1"):
         sampler(num_steps=0)
-    with pytest.raises(ValueError, match="choose one of trailing, leading, linspace"):
-        sampler(spacing="backwards")

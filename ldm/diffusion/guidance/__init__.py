@@ -1,5 +1,6 @@
-"""Guidance: wraps a Denoise and is a Denoise."""
+"""Guidance: rules that turn one Denoise into another."""
 
+from ldm.diffusion.guidance.base import Contrast, Guidance, guide
 from ldm.diffusion.guidance.classifier_free import ClassifierFree
 
-__all__ = ["ClassifierFree"]
+__all__ = ["ClassifierFree", "Contrast", "Guidance", "guide"]

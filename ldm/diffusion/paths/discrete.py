@@ -59,6 +59,9 @@ class DiscretePath(NoisePath):
         steps = len(self.log_alpha_bars) - 1
         return (self._place(t).ceil().clamp(1, steps) / steps).to(t.dtype)
 
+    def from_uniform(self, u: Tensor) -> Tensor:
+        return u  # `snap` goes up to the grid, so every step has the same share of [0, 1)
+
     def _table(self, like: Tensor) -> Tensor:
         """log alpha_bar (T+1,) on the device of `like`, in float64 where the device has it."""
         if like.device.type == "mps":

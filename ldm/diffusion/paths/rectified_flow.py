@@ -31,3 +31,6 @@ class RectifiedFlow(NoisePath):
 
     def t_from_logsnr(self, logsnr: Tensor) -> Tensor:
         return sigmoid(-logsnr / 2)
+
+    def norm(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return alpha + sigma

@@ -17,10 +17,7 @@ class V(Prediction):
     def target(self, x0: Tensor, eps: Tensor, t: Tensor, path: NoisePath) -> Tensor:
         return per_sample(path.alpha(t), x0) * eps - per_sample(path.sigma(t), x0) * x0
 
-    def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, path: NoisePath) -> Tensor:
-        alpha, sigma = per_sample(path.alpha(t), x_t), per_sample(path.sigma(t), x_t)
-        return (alpha * x_t - sigma * output) / (alpha.square() + sigma.square())
-
-    def error_ratio(self, t: Tensor, path: NoisePath) -> Tensor:
+    def x0_coefficients(self, t: Tensor, path: NoisePath) -> tuple[Tensor, Tensor]:
         alpha, sigma = path.alpha(t), path.sigma(t)
-        return ((alpha.square() + sigma.square()) / sigma).square()
+        square = alpha.square() + sigma.square()
+        return alpha / square, -sigma / square

@@ -1,5 +1,6 @@
 """The network predicts the direction of travel."""
 
+import torch
 from torch import Tensor
 
 from ldm.diffusion.paths import NoisePath
@@ -16,15 +17,17 @@ class Velocity(Prediction):
     def target(self, x0: Tensor, eps: Tensor, t: Tensor, path: NoisePath) -> Tensor:
         return per_sample(path.alpha_dot(t), x0) * x0 + per_sample(path.sigma_dot(t), x0) * eps
 
-    def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, path: NoisePath) -> Tensor:
+    def x0_coefficients(self, t: Tensor, path: NoisePath) -> tuple[Tensor, Tensor]:
         sigma, sigma_dot = path.sigma(t), path.sigma_dot(t)
-        x_part, output_part = sigma_dot / _wronskian(t, path), sigma / _wronskian(t, path)
-        return per_sample(x_part, x_t) * x_t - per_sample(output_part, x_t) * output
+        # alpha sigma' - sigma alpha': over 0 inside every path, as logsnr falls strictly
+        wronskian = path.alpha(t) * sigma_dot - sigma * path.alpha_dot(t)
+        return sigma_dot / wronskian, -sigma / wronskian
 
-    def error_ratio(self, t: Tensor, path: NoisePath) -> Tensor:
-        return (_wronskian(t, path) / path.sigma(t)).square()
-
-
-def _wronskian(t: Tensor, path: NoisePath) -> Tensor:
-    """alpha sigma' - sigma alpha': over 0 inside every path, as logsnr falls strictly."""
-    return path.alpha(t) * path.sigma_dot(t) - path.sigma(t) * path.alpha_dot(t)
+    def check(self, path: NoisePath) -> None:
+        times = torch.linspace(path.t_min, path.t_max, 7, dtype=torch.float64)
+        with torch.no_grad():
+            if bool((path.alpha_dot(times) == 0).all()):
+                raise ValueError(
+                    f"Velocity has no meaning on {type(path).__name__}: its data do not move, so the velocity is the "
+                    "noise alone, times a slope that spans orders of magnitude. Use Eps or Preconditioned."
+                )

@@ -1,6 +1,6 @@
 """The network predicts the clean data."""
 
-from torch import Tensor, ones_like
+from torch import Tensor, ones_like, zeros_like
 
 from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.predictions.base import Prediction
@@ -12,8 +12,8 @@ class X0(Prediction):
     def target(self, x0: Tensor, eps: Tensor, t: Tensor, path: NoisePath) -> Tensor:
         return x0
 
+    def x0_coefficients(self, t: Tensor, path: NoisePath) -> tuple[Tensor, Tensor]:
+        return zeros_like(t), ones_like(t)
+
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, path: NoisePath) -> Tensor:
         return output
-
-    def error_ratio(self, t: Tensor, path: NoisePath) -> Tensor:
-        return ones_like(t)

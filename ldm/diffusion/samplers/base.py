@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise, Denoised
-from ldm.diffusion.paths import NoisePath
-from ldm.diffusion.samplers.spacing import Spacing, check_spacing, time_grid
+from ldm.diffusion.paths import Level, NoisePath, Path, levels
+from ldm.diffusion.spacings import Spacing, Trailing
 
 # Returns the next standard normal tensor, of the shape, dtype and device of x.
 Noise = Callable[[], Tensor]
@@ -33,34 +33,56 @@ class Step:
 class Sampler(ABC):
     """Walks a batch from noise to data. It asks `denoise` for x0 and draws no random number by itself.
 
-    The coefficients are 0-dim float64 tensors, so x keeps its dtype.
+    The coefficients are float64 numbers, so x keeps its dtype.
+
+    Attributes:
+        num_steps: steps from t_max to 0.
+        spacing: which times are visited.
+        obeys_moves: whether it goes on from `Denoised.x_t` where a rule has moved the state; see `look`.
     """
 
-    def __init__(self, num_steps: int, spacing: Spacing) -> None:
-        check_spacing(spacing, num_steps)
+    obeys_moves: bool = True
+
+    def __init__(self, num_steps: int, spacing: Spacing | None) -> None:
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} takes no step; choose at least 1 (50 is usual).")
         self.num_steps = num_steps
-        self.spacing = spacing
+        self.spacing = Trailing() if spacing is None else spacing
 
     @abstractmethod
     def steps(self, denoise: Denoise, path: NoisePath, x: Tensor, noise: Noise) -> Iterator[Step]:
-        """Yield each step from x (B, ...) at the path's noisy end, eps * path.prior_std, to data at t = 0.
+        """Yield each step from x (B, ...) at the path's noisy end, `path.start(eps)`, to data at t = 0.
 
         `noise` is called only when randomness is needed: never by a deterministic sampler.
         """
 
+    def check(self, path: Path) -> None:
+        """Raise ValueError where this sampler cannot walk this path, saying what to use instead."""
+        if not isinstance(path, NoisePath):
+            raise ValueError(
+                f"{type(self).__name__} removes Gaussian noise, and {type(path).__name__} adds none: use the sampler "
+                "Cold."
+            )
+        self.spacing.grid(self.num_steps, path)
+
     def sample(self, denoise: Denoise, path: NoisePath, eps: Tensor, noise: Noise) -> Tensor:
         """The last step's x, started from standard normal eps (B, ...)."""
-        x = eps * path.prior_std
+        x = path.start(eps)
         for step in self.steps(denoise, path, x, noise):
             x = step.x
         return x
 
-    def intervals(self, path: NoisePath) -> list[tuple[Tensor, Tensor]]:
-        """(t, s) of each step, from t down to s, as 0-dim float64 tensors on the CPU; the last s is 0."""
-        return list(pairwise(time_grid(self.spacing, self.num_steps, path).unbind()))
+    def intervals(self, path: NoisePath) -> list[tuple[Level, Level]]:
+        """The two ends of each step, from the noisier one down; the last one ends at t = 0."""
+        return list(pairwise(levels(path, self.spacing.grid(self.num_steps, path))))
 
 
-def ask(denoise: Denoise, x: Tensor, t: Tensor) -> Denoised:
-    """`denoise` at one time for the whole batch: 0-dim t becomes (B,) beside x, float32 (float64 where x is)."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return denoise(x, torch.full(x.shape[:1], float(t), dtype=dtype, device=x.device))
+def ask(denoise: Denoise, x: Tensor, t: float) -> Denoised:
+    """`denoise` at one time for the whole batch."""
+    return denoise(x, torch.tensor(t, dtype=torch.float64))
+
+
+def look(denoise: Denoise, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """The state to go on from and the estimate x0 at it: x itself, unless a rule moves it."""
+    denoised = ask(denoise, x, t)
+    return (x if denoised.x_t is None else denoised.x_t), denoised.x0

@@ -1,47 +1,53 @@
 """DDPM: draws each step from the reverse of the noising process."""
 
+import math
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise
-from ldm.diffusion.paths import NoisePath
+from ldm.diffusion.paths import Level, NoisePath
 from ldm.diffusion.samplers.base import Noise, Sampler, Step, ask
-from ldm.diffusion.samplers.spacing import Spacing
+from ldm.diffusion.spacings import Spacing
+from ldm.diffusion.variances import FixedSmall, LearnedRange, Variance
 
 
 class DDPM(Sampler):
-    """Ancestral sampling (Ho et al. 2020, arXiv 2006.11239, eq. 7; any alpha, sigma as in arXiv 2107.00630).
+    """Stochastic, wants 100 steps or more; the reference for models with a learned variance.
+
+    Ancestral sampling (Ho et al. 2020, arXiv 2006.11239, eq. 7; any alpha, sigma as in arXiv 2107.00630).
 
     Args:
         num_steps: Number of calls of the network.
-        variance: Spread of a step: "small" is exact for data at one point, "large" for data of unit variance.
-        spacing: Times visited: "trailing" starts at pure noise, "leading" short of it, "linspace" has both ends.
+        variance: Spread of a step; left out, LearnedRange where the network has learned it, else FixedSmall.
+        spacing: Times visited; left out, Trailing.
     """
 
-    def __init__(
-        self,
-        num_steps: int = 250,
-        variance: Literal["small", "large"] = "small",
-        spacing: Spacing = "trailing",
-    ) -> None:
+    def __init__(self, num_steps: int = 250, variance: Variance | None = None, spacing: Spacing | None = None) -> None:
         super().__init__(num_steps, spacing)
-        if variance not in ("small", "large"):
-            raise ValueError(f"variance={variance!r} is unknown; choose small or large.")
         self.variance = variance
 
     def steps(self, denoise: Denoise, path: NoisePath, x: Tensor, noise: Noise) -> Iterator[Step]:
-        for index, (t, s) in enumerate(self.intervals(path)):
-            x0 = ask(denoise, x, t).x0
-            x = x0 if s == 0 else self._move(path, x, x0, t, s, noise)
-            yield Step(index, self.num_steps, float(s), x, x0)
+        intervals = self.intervals(path)
+        for index, (t, s) in enumerate(intervals):
+            denoised = ask(denoise, x, t.t)
+            x = x if denoised.x_t is None else denoised.x_t
+            if s.t == 0:
+                x = denoised.x0
+            else:
+                std = self.std(path, t, s, denoised.variance)
+                x = posterior_mean(x, denoised.x0, t, s) + std * noise()
+            yield Step(index, len(intervals), s.t, x, denoised.x0)
 
-    def _move(self, path: NoisePath, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
-        alpha_t, sigma_t, alpha_s, sigma_s = path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s)
-        # 1 - snr_t / snr_s: which part of the noise variance at t came in between s and t
-        new = -torch.expm1(path.logsnr(t) - path.logsnr(s))
-        mean = (alpha_t / alpha_s) * (sigma_s / sigma_t).square() * x + alpha_s * new * x0
-        spread = sigma_s if self.variance == "small" else sigma_t
-        return mean + spread * new.sqrt() * noise()
+    def std(self, path: NoisePath, t: Level, s: Level, raw: Tensor | None) -> Tensor:
+        """Standard deviation of the step from t to s: 0-dim, or like the network's raw variance where that is used."""
+        variance = self.variance or (FixedSmall() if raw is None else LearnedRange())
+        start, end = (torch.tensor(level.t, dtype=torch.float64) for level in (t, s))
+        return (variance.log_variance(path, start, end, raw) / 2).exp()
+
+
+def posterior_mean(x: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
+    """Mean of q(x_s | x_t, x0), all (B, ...)."""
+    new = -math.expm1(t.logsnr - s.logsnr)  # 1 - snr_t / snr_s: share of the noise variance at t that came after s
+    return (t.alpha / s.alpha * (s.sigma / t.sigma) ** 2 * x).add(x0, alpha=s.alpha * new)

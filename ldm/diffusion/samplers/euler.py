@@ -5,27 +5,34 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise
-from ldm.diffusion.paths import NoisePath
-from ldm.diffusion.samplers.base import Noise, Sampler, Step, ask
-from ldm.diffusion.samplers.spacing import Spacing
+from ldm.diffusion.paths import Level, NoisePath
+from ldm.diffusion.samplers.base import Noise, Sampler, Step, look
+from ldm.diffusion.spacings import Spacing
 
 
 class Euler(Sampler):
-    """x_s = x_t + (s - t) (alpha' x0 + sigma' eps), the ODE of Song et al. 2021 (arXiv 2011.13456, eq. 13).
+    """Deterministic, first order in t; the plain choice for flow matching (there it is DDIM).
 
-    The last step, into t = 0, returns x0 on every path; on RectifiedFlow Euler's own step does so by itself.
+    x_s = x_t + (s - t) (alpha' x0 + sigma' eps), the ODE of Song et al. 2021 (arXiv 2011.13456, eq. 13). The last
+    step, into t = 0, returns x0 on every path; on RectifiedFlow Euler's own step does so by itself.
 
     Args:
         num_steps: Number of calls of the network.
-        spacing: Times visited: "trailing" starts at pure noise, "leading" short of it, "linspace" has both ends.
+        spacing: Times visited; left out, Trailing.
     """
 
-    def __init__(self, num_steps: int = 50, spacing: Spacing = "trailing") -> None:
+    def __init__(self, num_steps: int = 50, spacing: Spacing | None = None) -> None:
         super().__init__(num_steps, spacing)
 
     def steps(self, denoise: Denoise, path: NoisePath, x: Tensor, noise: Noise) -> Iterator[Step]:
-        for index, (t, s) in enumerate(self.intervals(path)):
-            x0 = ask(denoise, x, t).x0
-            velocity = path.alpha_dot(t) * x0 + path.sigma_dot(t) * path.implied_eps(x, x0, t)
-            x = x0 if s == 0 else x + (s - t) * velocity
-            yield Step(index, self.num_steps, float(s), x, x0)
+        intervals = self.intervals(path)
+        for index, (t, s) in enumerate(intervals):
+            x, x0 = look(denoise, x, t.t)
+            x = x0 if s.t == 0 else x.add(velocity(x, x0, t), alpha=s.t - t.t)
+            yield Step(index, len(intervals), s.t, x, x0)
+
+
+def velocity(x: Tensor, x0: Tensor, t: Level) -> Tensor:
+    """dx_t/dt = alpha' x0 + sigma' eps of the probability-flow ODE, eps being what makes x (B, ...) of x0."""
+    slope = t.sigma_dot / t.sigma
+    return (slope * x).add(x0, alpha=t.alpha_dot - slope * t.alpha)

@@ -2,9 +2,10 @@
 
 import math
 
-from torch import Tensor, erfinv, sigmoid
+from torch import Tensor, logit, sigmoid
 
-from ldm.diffusion.timesteps.base import Timesteps
+from ldm.diffusion.paths import Path
+from ldm.diffusion.timesteps.base import Timesteps, normal_cdf, normal_quantile
 
 
 class LogitNormal(Timesteps):
@@ -16,13 +17,19 @@ class LogitNormal(Timesteps):
     """
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
-        if not math.isfinite(mean):
-            raise ValueError(f"mean={mean} puts every time at one end; choose a finite number (0 is usual).")
-        if not 0 < std < math.inf:
-            raise ValueError(f"std={std} is no spread of times; choose a finite number over 0 (1 is usual).")
+        check_normal(mean, std)
         self.mean = mean
         self.std = std
 
-    def __call__(self, u: Tensor) -> Tensor:
-        z = math.sqrt(2) * erfinv(2 * u - 1)  # u = 0 gives -inf, hence t = 0, which the path snaps
-        return sigmoid(self.mean + self.std * z)
+    def quantile(self, u: Tensor, path: Path) -> Tensor:
+        return sigmoid(self.mean + self.std * normal_quantile(u))  # u = 0 gives t = 0, which the path snaps
+
+    def cdf(self, t: Tensor, path: Path) -> Tensor:
+        return normal_cdf((logit(t) - self.mean) / self.std)
+
+
+def check_normal(mean: float, std: float) -> None:
+    if not math.isfinite(mean):
+        raise ValueError(f"mean={mean} puts every time at one end; choose a finite number (0 is usual).")
+    if not 0 < std < math.inf:
+        raise ValueError(f"std={std} is no spread of times; choose a finite number over 0 (1 is usual).")

@@ -9,7 +9,7 @@ from ldm.diffusion.predictions import Prediction
 
 
 class Weighting(ABC):
-    """The weight of the squared error of the network's output, by noise level."""
+    """The weight of the error of the network's output, by noise level."""
 
     @abstractmethod
     def __call__(self, t: Tensor, path: NoisePath, prediction: Prediction) -> Tensor:
@@ -18,3 +18,6 @@ class Weighting(ABC):
         A weighting defined on the error of x0 divides by prediction.error_ratio, so that it means the same
         whatever the network predicts.
         """
+
+    def check(self, path: NoisePath, prediction: Prediction) -> None:  # noqa: B027 (most suit every pair)
+        """Raise ValueError where the weighting has no meaning."""
