@@ -179,7 +179,7 @@ def test_more_steps_than_the_path_has(work, refused):
     path = {"class_path": "ldm.diffusion.paths.Linear"}
     edit_config("dit", lambda a: a["diffusion"]["init_args"].update(path=path))
     told = refused("sample", "dit", "--accelerator", "cpu", "--num-steps", "1001", "--out", "o")
-    assert "--num-steps" in told
+    assert "num_steps=1001 is more than the 1000 steps" in told
     assert "at most 1000" in told
 
 
