@@ -84,7 +84,7 @@ class Diffusion(Process):
         objective: Objective | None = None,
     ) -> None:
         super().__init__()
-        self._known: dict[tuple[float, torch.dtype, torch.device], tuple[Tensor, float, float]] = {}
+        self._known: dict[tuple[float, int, torch.dtype, torch.device], tuple[Tensor, Tensor, float]] = {}
         self.path: NoisePath = path
         self.prediction = prediction
         self.weighting = Uniform() if weighting is None else weighting
@@ -123,10 +123,13 @@ class Diffusion(Process):
     def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond) -> Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             heard, a, b = self._one_time(t, x_t) if t.dim() == 0 else self._many_times(t.to(x_t.device), x_t)
-            output, variance = split_variance(net(self.path.net_input(x_t, t), heard, cond), x_t.shape[1])
-            output = output.to(x_t.dtype)
-            x0 = torch.add(a * x_t, output, alpha=b) if isinstance(b, float) else torch.addcmul(a * x_t, b, output)
-            return Denoised(x0, variance)
+            output = net(self.path.net_input(x_t, t), heard, cond)
+            output, variance = split_variance(output, x_t.shape[1])
+            if output.dtype != x_t.dtype:
+                output = output.to(x_t.dtype)
+            if isinstance(b, float):
+                return Denoised((x_t * a).add_(output, alpha=b), variance)
+            return Denoised(torch.addcmul(a * x_t, b, output), variance)
 
         return denoise
 
@@ -135,20 +138,19 @@ class Diffusion(Process):
         a, b = self.prediction.x0_coefficients(t, self.path)
         return self.heard(t, x), per_sample(a, x), per_sample(b, x)
 
-    def _one_time(self, t: Tensor, x: Tensor) -> tuple[Tensor, float, float]:
+    def _one_time(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, float]:
         """The same for 0-dim t, which samplers ask for batch after batch: computed once, unless the path learns."""
-        key = (float(t), x.dtype, x.device)
+        key = (float(t), x.shape[0], x.dtype, x.device)
         found = self._known.get(key)
         if found is None:
             with torch.inference_mode(False), torch.no_grad():  # to be kept, so of no use to inference alone
-                coefficients = self.prediction.x0_coefficients(t, self.path)
-                found = self.heard(t, x).to(x.device), float(coefficients[0]), float(coefficients[1])
+                a, b = self.prediction.x0_coefficients(t, self.path)
+                found = self.heard(t, x).to(x.device).expand(x.shape[0]), a.to("cpu", x.dtype), float(b)
             if not isinstance(self.path, nn.Module):
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
                 self._known[key] = found
-        heard, a, b = found
-        return heard.expand(x.shape[0]), a, b
+        return found
 
 
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm.diffusion.paths.base import NoisePath
+
+MOST_KNOWN = 1000  # lists of levels kept for one path
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,23 @@ class Level:
         return 2 * self.sigma * (self.sigma_dot - self.sigma * self.alpha_dot / self.alpha)
 
 
+# What is known of paths that do not learn: samplers walk the same grid batch after batch.
+_known: WeakKeyDictionary[NoisePath, dict[tuple[float, ...], list[Level]]] = WeakKeyDictionary()
+
+
 def levels(path: NoisePath, times: Tensor | Sequence[float]) -> list[Level]:
     """The path at each of `times`, computed at once in float64."""
     t = torch.as_tensor(times, dtype=torch.float64)
-    with torch.no_grad():
-        functions = (path.alpha, path.sigma, path.logsnr, path.alpha_dot, path.sigma_dot)
-        columns = [t.tolist(), *(f(t).tolist() for f in functions)]
-    return [Level(*row) for row in zip(*columns, strict=True)]
+    known = {} if isinstance(path, nn.Module) else _known.setdefault(path, {})
+    key = tuple(t.tolist())
+    if key not in known:
+        with torch.no_grad():
+            functions = (path.alpha, path.sigma, path.logsnr, path.alpha_dot, path.sigma_dot)
+            columns = [key, *(f(t).tolist() for f in functions)]
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[key] = [Level(*row) for row in zip(*columns, strict=True)]
+    return known[key]
 
 
 def level(path: NoisePath, t: float) -> Level:

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise, Denoised
 from ldm.diffusion.paths import Level, NoisePath, Path, levels
+from ldm.diffusion.shapes import scalar
 from ldm.diffusion.spacings import Spacing, Trailing
 
 # Returns the next standard normal tensor, of the shape, dtype and device of x.
 Noise = Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """Where a sampler stands after step `index` (from 0) of `num_steps`: at time t, holding x.
 
@@ -79,7 +79,7 @@ class Sampler(ABC):
 
 def ask(denoise: Denoise, x: Tensor, t: float) -> Denoised:
     """`denoise` at one time for the whole batch."""
-    return denoise(x, torch.tensor(t, dtype=torch.float64))
+    return denoise(x, scalar(t))
 
 
 def look(denoise: Denoise, x: Tensor, t: float) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.paths import Level, NoisePath
 from ldm.diffusion.samplers.base import Noise, Sampler, Step, look
+from ldm.diffusion.shapes import affine
 from ldm.diffusion.spacings import Spacing
 
 
@@ -41,5 +41,5 @@ class DDIM(Sampler):
         # eq. 16: the posterior's std is sigma_s sqrt(1 - snr_t / snr_s); expm1 keeps the digits of tiny steps
         std = self.eta * s.sigma * math.sqrt(-math.expm1(t.logsnr - s.logsnr))
         kept = math.sqrt(max(s.sigma**2 - std**2, 0)) / t.sigma
-        x = torch.add(kept * x, x0, alpha=s.alpha - kept * t.alpha)  # alpha_s x0 + kept eps
+        x = affine(kept, x, s.alpha - kept * t.alpha, x0)  # alpha_s x0 + sqrt(sigma_s^2 - std^2) eps
         return x + std * noise() if self.eta > 0 else x

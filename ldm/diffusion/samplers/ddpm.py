@@ -9,6 +9,7 @@ from torch import Tensor
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.paths import Level, NoisePath
 from ldm.diffusion.samplers.base import Noise, Sampler, Step, ask
+from ldm.diffusion.shapes import affine
 from ldm.diffusion.spacings import Spacing
 from ldm.diffusion.variances import FixedSmall, LearnedRange, Variance
 
@@ -50,4 +51,4 @@ class DDPM(Sampler):
 def posterior_mean(x: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
     """Mean of q(x_s | x_t, x0), all (B, ...)."""
     new = -math.expm1(t.logsnr - s.logsnr)  # 1 - snr_t / snr_s: share of the noise variance at t that came after s
-    return (t.alpha / s.alpha * (s.sigma / t.sigma) ** 2 * x).add(x0, alpha=s.alpha * new)
+    return affine(t.alpha / s.alpha * (s.sigma / t.sigma) ** 2, x, s.alpha * new, x0)

@@ -7,6 +7,7 @@ from torch import Tensor
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.paths import Level, NoisePath
 from ldm.diffusion.samplers.base import Noise, Sampler, Step, look
+from ldm.diffusion.shapes import affine
 from ldm.diffusion.spacings import Spacing
 
 
@@ -28,11 +29,17 @@ class Euler(Sampler):
         intervals = self.intervals(path)
         for index, (t, s) in enumerate(intervals):
             x, x0 = look(denoise, x, t.t)
-            x = x0 if s.t == 0 else x.add(velocity(x, x0, t), alpha=s.t - t.t)
+            x = x0 if s.t == 0 else move(x, x0, t, s.t - t.t)
             yield Step(index, len(intervals), s.t, x, x0)
+
+
+def move(x: Tensor, x0: Tensor, t: Level, dt: float) -> Tensor:
+    """x + dt * velocity(x, x0, t)."""
+    slope = t.sigma_dot / t.sigma
+    return affine(1 + dt * slope, x, dt * (t.alpha_dot - slope * t.alpha), x0)
 
 
 def velocity(x: Tensor, x0: Tensor, t: Level) -> Tensor:
     """dx_t/dt = alpha' x0 + sigma' eps of the probability-flow ODE, eps being what makes x (B, ...) of x0."""
     slope = t.sigma_dot / t.sigma
-    return (slope * x).add(x0, alpha=t.alpha_dot - slope * t.alpha)
+    return affine(slope, x, t.alpha_dot - slope * t.alpha, x0)
