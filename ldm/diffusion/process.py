@@ -119,6 +119,12 @@ class Diffusion(Process):
                 f"The objective {type(self.objective).__name__} trains a learned variance and the net has no channels "
                 "for it: set the net's learned_variance to true, or use another objective."
             )
+        if self.path.learns and not self.objective.trains_path:
+            raise ValueError(
+                f"The path {type(self.path).__name__} learns from the spread of a bound's estimate, and the objective "
+                f"{type(self.objective).__name__} does not train it: use the objective ContinuousBound, or a path that "
+                "does not learn, such as Cosine."
+            )
 
     def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond) -> Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
@@ -146,7 +152,7 @@ class Diffusion(Process):
             with torch.inference_mode(False), torch.no_grad():  # to be kept, so of no use to inference alone
                 a, b = self.prediction.x0_coefficients(t, self.path)
                 found = self.heard(t, x).to(x.device).expand(x.shape[0]), a.to("cpu", x.dtype), float(b)
-            if not isinstance(self.path, nn.Module):
+            if not self.path.learns:
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
                 self._known[key] = found

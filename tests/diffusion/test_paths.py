@@ -7,12 +7,45 @@ import torch
 from diffusion_cases import PATHS, inner_times, name, normal
 from torch import Tensor
 
-from ldm.diffusion.paths import Cosine, DiscretePath, Linear, NoisePath, RectifiedFlow, ScaledLinear
+from ldm.diffusion.paths import (
+    EDM,
+    VE,
+    VPSDE,
+    Cosine,
+    DiscretePath,
+    Linear,
+    NoiseLevels,
+    NoisePath,
+    RectifiedFlow,
+    Respaced,
+    ScaledLinear,
+    Shifted,
+    SubVP,
+)
 
-DISCRETE = [path for path in PATHS if path.num_steps is not None]
-CONTINUOUS = [path for path in PATHS if path.num_steps is None]
-every_path = pytest.mark.parametrize("path", PATHS, ids=name)
-every_discrete_path = pytest.mark.parametrize("path", DISCRETE, ids=name)
+# Every leaf as it comes, then options that change the curves' form.
+MANY: list[NoisePath] = [
+    *PATHS,
+    Linear(zero_terminal_snr=True),
+    Respaced(ScaledLinear(zero_terminal_snr=True), 500),
+    Shifted(Linear(zero_terminal_snr=True), logsnr_shift=-2.0),
+    Shifted(RectifiedFlow(), time_shift=3.0),
+    Shifted(Cosine(), size_ratio=4.0),
+    Shifted(VPSDE(), size_ratio=0.5),
+    Shifted(SubVP(), logsnr_shift=1.5),
+    Shifted(VE(), logsnr_shift=-1.0),
+    Shifted(EDM(), logsnr_shift=0.5),
+    Shifted(NoiseLevels(), logsnr_shift=0.7),
+]
+DISCRETE = [path for path in MANY if path.num_steps is not None]
+every_path = pytest.mark.parametrize("path", MANY, ids=lambda path: case(path))
+every_discrete_path = pytest.mark.parametrize("path", DISCRETE, ids=lambda path: case(path))
+
+
+def case(path: NoisePath) -> str:
+    """The id of a test case: its class, and that of the path inside."""
+    inner = getattr(path, "path", None)
+    return name(path) if inner is None else f"{name(path)}-{name(inner)}"
 
 
 def grid(path: NoisePath, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -21,14 +54,16 @@ def grid(path: NoisePath, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def test_the_leaves_are_found():
-    assert {"Linear", "ScaledLinear", "Cosine", "RectifiedFlow"} <= {name(path) for path in PATHS}
+    assert {"Linear", "Laplace", "Cosine", "NoiseLevels", "Shifted", "LearnedSchedule"} <= {
+        name(path) for path in PATHS
+    }
 
 
 @every_path
 @pytest.mark.parametrize("curve", ["alpha", "sigma"])
 def test_derivatives_are_those_of_autograd(path, curve):
     t = inner_times(path).requires_grad_()
-    (slope,) = torch.autograd.grad(getattr(path, curve)(t).sum(), t)
+    (slope,) = torch.autograd.grad((getattr(path, curve)(t) + 0 * t).sum(), t)  # some curves do not depend on t
     torch.testing.assert_close(getattr(path, f"{curve}_dot")(t.detach()), slope, rtol=1e-9, atol=1e-12)
 
 
@@ -39,6 +74,17 @@ def test_derivatives_are_those_of_finite_differences(path, curve):
     h = 1e-6
     slope = (getattr(path, curve)(t + h) - getattr(path, curve)(t - h)) / (2 * h)
     torch.testing.assert_close(getattr(path, f"{curve}_dot")(t), slope, rtol=1e-6, atol=1e-8)
+
+
+@every_path
+def test_derivatives_are_finite_but_for_that_of_sigma_at_zero(path):
+    t = torch.cat([torch.zeros(1), inner_times(path)]).double()
+    assert path.alpha_dot(t).isfinite().all()
+    assert path.sigma_dot(t)[1:].isfinite().all()
+    assert path.sigma_dot(t[:1]) > 0
+    inside = t[1:][path.alpha(t[1:]) > 0]
+    slope = 2 * (path.alpha_dot(inside) / path.alpha(inside) - path.sigma_dot(inside) / path.sigma(inside))
+    torch.testing.assert_close(path.logsnr_dot(inside), slope, rtol=1e-9, atol=1e-9)
 
 
 @every_path
@@ -55,6 +101,14 @@ def test_logsnr_is_its_definition_and_falls(path):
     logsnr = path.logsnr(t)
     torch.testing.assert_close(logsnr, 2 * (path.alpha(t) / path.sigma(t)).log(), rtol=1e-9, atol=1e-9)
     assert (logsnr.diff() < 0).all()
+
+
+@every_path
+def test_norm_is_one_on_the_path_and_homogeneous(path):
+    t = inner_times(path)
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    torch.testing.assert_close(path.norm(alpha, sigma), torch.ones_like(t), rtol=0, atol=1e-12)
+    torch.testing.assert_close(path.norm(3 * alpha, 3 * (sigma + 1)), 3 * path.norm(alpha, sigma + 1))
 
 
 @every_path
@@ -100,7 +154,7 @@ def test_corrupt_is_its_definition_and_implied_eps_inverts_it(path):
 @every_path
 def test_prior_std(path):
     t = torch.tensor(path.t_max, dtype=torch.float64)
-    assert path.prior_std == pytest.approx(float((path.alpha(t) ** 2 + path.sigma(t) ** 2).sqrt()), abs=1e-15)
+    assert path.prior_std == pytest.approx(float((path.alpha(t) ** 2 + path.sigma(t) ** 2).sqrt()), rel=1e-14)
 
 
 @every_path
@@ -117,12 +171,6 @@ def test_a_path_can_be_copied_and_pickled(path):
     t = inner_times(path)
     for copied in (copy.deepcopy(path), pickle.loads(pickle.dumps(path))):
         assert torch.equal(copied.logsnr(t), path.logsnr(t))
-
-
-@pytest.mark.parametrize("path", [path for path in PATHS if name(path) != "RectifiedFlow"], ids=name)
-def test_variance_preserving(path):
-    t = inner_times(path)
-    torch.testing.assert_close(path.alpha(t) ** 2 + path.sigma(t) ** 2, torch.ones_like(t), rtol=0, atol=1e-12)
 
 
 # --- discrete paths
@@ -143,15 +191,15 @@ def test_linear_and_scaled_linear_are_the_published_tables():
     assert float(ScaledLinear().alpha(last)) ** 2 == pytest.approx(4.6601e-3, rel=1e-4)
 
 
-@every_discrete_path
+@pytest.mark.parametrize("path", [path for path in PATHS if path.num_steps is not None], ids=name)
 def test_float32_grid_times_give_the_table_itself(path):
     exact = path.alpha(grid(path)).float()
     assert torch.equal(path.alpha(grid(path, torch.float32)), exact)
 
 
-@every_discrete_path
+@pytest.mark.parametrize("path", [path for path in DISCRETE if isinstance(path, DiscretePath)], ids=lambda p: case(p))
 def test_log_alpha_bar_runs_straight_between_grid_points(path):
-    t = grid(path)
+    t = grid(path)[:-1]  # alpha does so on the last piece of a path to pure noise
     middle = (t[1:] + t[:-1]) / 2
     straight = (path.alpha(t[1:]).log() + path.alpha(t[:-1]).log()) / 2
     torch.testing.assert_close(path.alpha(middle).log(), straight, rtol=0, atol=1e-12)
@@ -161,7 +209,11 @@ def test_log_alpha_bar_runs_straight_between_grid_points(path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_network_hears_whole_steps(path, dtype):
     heard = path.noise_condition(grid(path, dtype))
-    assert torch.equal(heard, torch.arange(path.num_steps, dtype=dtype))
+    if isinstance(path, Respaced):
+        assert torch.equal(heard, heard.round())
+        assert (heard[0], heard[-1]) == (0, path.path.num_steps - 1)
+    else:
+        assert torch.equal(heard, torch.arange(path.num_steps, dtype=dtype))
 
 
 @every_discrete_path
@@ -169,15 +221,16 @@ def test_a_network_hears_whole_steps(path, dtype):
 def test_uniform_u_gives_uniform_steps(path, dtype):
     each = 16
     u = (torch.arange(each * path.num_steps, dtype=dtype) + 0.5) / (each * path.num_steps)
-    steps = path.noise_condition(path.snap(u)).long()
+    steps = (path.snap(u) * path.num_steps - 1).round().long()
     assert torch.equal(steps.bincount(), torch.full((path.num_steps,), each))
     assert path.noise_condition(path.snap(torch.zeros((), dtype=dtype))) == 0
 
 
-@pytest.mark.parametrize("path", CONTINUOUS, ids=name)
+@pytest.mark.parametrize("path", [path for path in PATHS if path.num_steps is None], ids=name)
 def test_continuous_time(path):
     t = torch.tensor([0.0, 0.25, 1.0])
-    assert torch.equal(path.noise_condition(t), 1000 * t)
+    if name(path) not in ("EDM", "LearnedSchedule"):  # which hear the noise level itself
+        assert torch.equal(path.noise_condition(t), 1000 * t)
     assert path.snap(t).tolist() == pytest.approx([path.t_min, 0.25, path.t_max])
 
 

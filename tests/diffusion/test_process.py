@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ldm.diffusion import Diffusion
 from ldm.diffusion.paths import Cosine, Linear, RectifiedFlow
-from ldm.diffusion.predictions import Eps, V, Velocity
+from ldm.diffusion.predictions import X0, Eps, V
 from ldm.diffusion.timesteps import LogitNormal, UniformTimesteps
 from ldm.diffusion.weightings import MinSNR, Uniform
 
@@ -43,7 +43,7 @@ def test_min_snr_loss_is_the_same_whatever_is_predicted(pair):
     guess = x0 + 0.1 * normal(9, 4, 2, 2, seed=3)
 
     def net(x_t: Tensor, heard: Tensor, cond: None) -> Tensor:
-        return prediction.target(guess, path.implied_eps(x_t, guess, t), t, path)
+        return prediction.from_x0(guess, path.corrupt(x0, eps, t), t, path)
 
     snr = path.logsnr(t).exp().clamp(max=5)
     expected = snr * (guess - x0).square().flatten(1).mean(1)
@@ -73,7 +73,7 @@ def test_the_network_hears_the_same_in_training_and_in_sampling(path):
         heard.append(condition)
         return x_t
 
-    diffusion = Diffusion(path, Velocity())
+    diffusion = Diffusion(path, X0())
     diffusion.loss(net, x0, t, eps, None)
     diffusion.denoiser(net, None)(x0, t)
     diffusion.denoiser(net, None)(x0, t[3])  # 0-dim: one time for the batch
@@ -119,7 +119,7 @@ def test_half_precision_networks_leave_x0_in_full_precision():
 @pytest.mark.parametrize("path", PATHS, ids=name)
 def test_times_are_snapped(path, timesteps):
     u = torch.rand(64, generator=torch.Generator().manual_seed(0))
-    times = Diffusion(path, Velocity(), timesteps=timesteps).times(u)
+    times = Diffusion(path, X0(), timesteps=timesteps).times(u)
     assert torch.equal(times, path.snap(timesteps.quantile(timesteps.spread(u), path)))
     assert torch.equal(path.snap(times), times)
 

@@ -51,6 +51,8 @@ class NoisePath(Path):
     """
 
     sigma_data: float = 1.0  # standard deviation of the data the path is made for; its one owner
+    scaled_input: bool = False  # networks see x_t divided by its standard deviation (paths whose noise explodes)
+    learns: bool = False  # the path is a module whose weights `relative_slope` trains
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -87,6 +89,14 @@ class NoisePath(Path):
         """d logsnr / dt, below 0; infinite where logsnr is."""
         return 2 * (self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t))
 
+    def relative_slope(self, t: Tensor) -> Tensor:
+        """1 for each of t (B,), with a gradient to the weights of a path that learns; other paths have none.
+
+        The gradient is that of log(d logsnr / dt) at the noise levels which t stands for, the levels held fixed.
+        Everything else that a path that learns returns is detached from its weights.
+        """
+        return torch.ones_like(t)
+
     @property
     def prior_std(self) -> float:
         """Standard deviation of x at t_max for data of `sigma_data`: sampling starts from eps * prior_std."""
@@ -95,6 +105,11 @@ class NoisePath(Path):
 
     def start(self, eps: Tensor) -> Tensor:
         return eps * self.prior_std
+
+    def net_input(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if not self.scaled_input:
+            return x_t
+        return x_t / per_sample(torch.hypot(self.alpha(t) * self.sigma_data, self.sigma(t)), x_t)
 
     def corrupt(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         return per_sample(self.alpha(t), x0) * x0 + per_sample(self.sigma(t), x0) * eps

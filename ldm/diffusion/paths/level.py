@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm.diffusion.paths.base import NoisePath
 
@@ -46,7 +46,7 @@ _known: WeakKeyDictionary[NoisePath, dict[tuple[float, ...], list[Level]]] = Wea
 def levels(path: NoisePath, times: Tensor | Sequence[float]) -> list[Level]:
     """The path at each of `times`, computed at once in float64."""
     t = torch.as_tensor(times, dtype=torch.float64)
-    known = {} if isinstance(path, nn.Module) else _known.setdefault(path, {})
+    known = {} if path.learns else _known.setdefault(path, {})
     key = tuple(t.tolist())
     if key not in known:
         with torch.no_grad():

@@ -3,6 +3,9 @@
 from ldm.diffusion.spacings.base import Spacing
 from ldm.diffusion.spacings.leading import Leading
 from ldm.diffusion.spacings.linspace import Linspace
+from ldm.diffusion.spacings.noise_levels import Karras, LogSNR
+from ldm.diffusion.spacings.quadratic import Quadratic
+from ldm.diffusion.spacings.tail import Tail
 from ldm.diffusion.spacings.trailing import Trailing
 
-__all__ = ["Leading", "Linspace", "Spacing", "Trailing"]
+__all__ = ["Karras", "Leading", "Linspace", "LogSNR", "Quadratic", "Spacing", "Tail", "Trailing"]
