@@ -1,7 +1,8 @@
 """The seam of every guidance rule, and what a rule may ask of a model."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -75,21 +76,90 @@ class Guidance(ABC):
     Attributes:
         needs_other: it holds the model against `other`, which must exist.
         needs_weak: it holds the model against `weak`, which must exist.
+        needs_rule: it acts on what rules before it made, and does nothing as the first one.
         moves: it moves the state (`Denoised.x_t`), which a sampler has to obey.
+        needs_noise: it asks the path for alpha or sigma, or rests on Gaussian noise in some other way.
+        keeps: it hands on what it gets as it is, or not at all, so it may follow a rule that moves the state.
     """
 
     needs_other: bool = False
     needs_weak: bool = False
+    needs_rule: bool = False
     moves: bool = False
+    needs_noise: bool = False
+    keeps: bool = False
 
     @abstractmethod
     def guide(self, inner: Denoise, contrast: Contrast) -> Denoise:
-        """The rule around `inner`, for one batch on its way from noise to data."""
+        """The rule around `inner`, for one batch on its way from noise to data.
+
+        Raises:
+            ValueError: `contrast` lacks what the rule needs.
+        """
 
 
 def guide(contrast: Contrast, *rules: Guidance) -> Denoise:
-    """The model under all the rules; without any, the model under the wanted condition itself."""
+    """The model under all the rules, for one batch; without any, the model under the wanted condition itself.
+
+    Raises:
+        ValueError: the rules have no meaning together, or `contrast` lacks what one of them needs.
+    """
+    check_rules(rules)
+    check_contrast(contrast, rules)
     denoise: Denoise = contrast.ask_wanted if rules else contrast.wanted
     for rule in rules:
         denoise = rule.guide(denoise, contrast)
     return denoise
+
+
+def check_rules(rules: Sequence[Guidance]) -> None:
+    """Raise ValueError where rules have no meaning together in this order, naming both and what to do instead."""
+    if rules and rules[0].needs_rule:
+        raise ValueError(
+            f"{_name(rules[0])} acts on the rules before it, and there is none: put ClassifierFree before it."
+        )
+    against = [_name(rule) for rule in rules if rule.needs_other]
+    if len(against) > 1:
+        raise ValueError(
+            f"{against[0]} and {against[1]} both hold the model against the other condition, so it would be guided "
+            "twice: keep one of them."
+        )
+    movers = [index for index, rule in enumerate(rules) if rule.moves]
+    if len(movers) > 1:
+        one, two = (_name(rules[index]) for index in movers[:2])
+        raise ValueError(f"{one} and {two} both move the state, and a sampler goes on from one: keep one of them.")
+    for rule in rules[movers[0] + 1 :] if movers else []:
+        if not rule.keeps:
+            mover, late = _name(rules[movers[0]]), _name(rule)
+            way_out = "leave one of them out" if rule.needs_rule else f"put {late} before {mover}"
+            raise ValueError(f"{mover} moves the state to fit its own x0, and {late} changes x0 after it: {way_out}.")
+
+
+def check_contrast(contrast: Contrast, rules: Sequence[Guidance]) -> None:
+    """Raise ValueError where a rule needs a model that `contrast` does not have."""
+    for rule in rules:
+        if rule.needs_other and contrast.other is None:
+            raise ValueError(
+                f"{_name(rule)} holds the model against itself under another condition, and there is none: give a "
+                f"condition and what to hold it against (no condition, or a negative one), or leave {_name(rule)} out."
+            )
+        if rule.needs_weak and contrast.weak is None:
+            raise ValueError(
+                f"{_name(rule)} holds the model against a weaker one, and there is none: give one (an earlier "
+                f"checkpoint or a smaller network of the same data), or leave {_name(rule)} out."
+            )
+
+
+def check_scale(scale: float) -> None:
+    """Raise ValueError where a guidance scale is not a finite number."""
+    if not math.isfinite(scale):
+        raise ValueError(f"guidance scale {scale} is not a finite number; 1 is off, 1.5 to 8 is usual.")
+
+
+def one_time(t: Tensor) -> float:
+    """The time of the whole batch, from 0-dim t or from t (B,) of equal elements."""
+    return float(t if t.dim() == 0 else t[0])
+
+
+def _name(rule: Guidance) -> str:
+    return type(rule).__name__

@@ -1,18 +1,18 @@
 """Classifier-free guidance."""
 
-import math
 from collections.abc import Callable
 
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise, Denoised
-from ldm.diffusion.guidance.base import Contrast, Guidance
+from ldm.diffusion.guidance.base import Contrast, Guidance, check_scale, one_time
 
 
 class ClassifierFree(Guidance):
-    """x0 + (scale - 1) (wanted - other): the usual guidance, away from "no condition" or from a negative one.
+    """The usual guidance, away from "no condition" or from a negative one; the first choice, with Interval.
 
-    Ho and Salimans 2022, arXiv 2207.12598, eq. 6, scale = 1 + w. All channels are guided. Every prediction is affine
+    x0 + (scale - 1) (wanted - other): Ho and Salimans 2022, arXiv 2207.12598, eq. 6, scale = 1 + w. All channels are
+    guided (see `Channels`). Every prediction is affine
     in x0 at a given x_t, so guiding x0 guides each of them by the same rule. The learned variance, if any, is the
     conditional one.
 
@@ -52,13 +52,3 @@ class ClassifierFree(Guidance):
             return Denoised(guided.x0 + (scale - 1) * (wanted.x0 - other.x0), guided.variance, guided.x_t)
 
         return denoise
-
-
-def check_scale(scale: float) -> None:
-    if not math.isfinite(scale):
-        raise ValueError(f"guidance scale {scale} is not a finite number; 1 is off, 1.5 to 8 is usual.")
-
-
-def one_time(t: Tensor) -> float:
-    """The time of the whole batch, from 0-dim t or from t (B,) of equal elements."""
-    return float(t if t.dim() == 0 else t[0])
