@@ -3,9 +3,10 @@
     pip install -e '.[bench]' && python benchmarks/sampler_overhead.py
 
 Both walk the same noise schedule from the same noise with a network that returns a tensor made beforehand, so that
-nothing but the samplers is timed. The two take turns; a line gives the median time of each and the median of the ratios
-turn by turn, which holds where the machine's speed drifts. Grids and tables are prepared inside our time (as ours are
-made in each call) and outside of diffusers' (`set_timesteps` is not timed).
+nothing but the samplers is timed: what turns the network's output into x0 and x0 into the next state. The two take
+turns; a line gives the median time of each and the median of the ratios turn by turn, which holds where the machine's
+speed drifts. `set_timesteps` of diffusers is not timed; our grid is in our time, its coefficients after the first run
+are kept.
 """
 
 import argparse
@@ -31,7 +32,7 @@ PAIRS = {
 
 
 def ours(kind: type[Sampler], num_steps: int, eps: Tensor, output: Tensor) -> Callable[[], object]:
-    """One whole run of our sampler; the process keeps what it knows of the path, as it does over the batches of a run."""
+    """One whole run of our sampler; the process keeps what it knows of the path, as over the batches of a run."""
     diffusion = Diffusion(ScaledLinear(), Eps())
     denoise = diffusion.denoiser(lambda x_t, heard, cond: output, None)
     sampler = kind(num_steps=num_steps)
@@ -78,9 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     eps = torch.randn(options.batch_size, 4, options.size, options.size, device=options.device)
-    print(
-        f"{tuple(eps.shape)} on {eps.device}, {options.num_steps} steps, {options.rounds} rounds, torch {torch.__version__}"
-    )
+    print(f"{tuple(eps.shape)} on {eps.device}, {options.num_steps} steps, {options.rounds} rounds of each in turn")
     print(f"{'':<18}{'ldm ms/step':>12}{'diffusers':>12}{'ratio':>8}{'(min, max)':>16}")
     for name, (our_kind, their_kind) in PAIRS.items():
         pair = [

@@ -104,8 +104,10 @@ def report(folder: Path, guidance_scale: float) -> None:
 
     The numbers also go into report.json, agreement, precision and recall as (generated, real) pairs.
     """
-    train, train_labels = digits(folder / "shards" / "train", folder)
-    held_out, held_out_labels = digits(folder / "shards" / "val", folder)
+    size = runs.trained_size(folder / "autoencoder")
+    assert size is not None
+    train, train_labels = digits(folder / "shards" / "train", size)
+    held_out, held_out_labels = digits(folder / "shards" / "val", size)
     samples, asked = generated(folder / "measured")
     classifier = SVC(C=10).fit(pixels(train), train_labels)
     agreement = classifier.score(pixels(samples), asked), classifier.score(pixels(held_out), held_out_labels)
@@ -125,10 +127,8 @@ def report(folder: Path, guidance_scale: float) -> None:
     write_bytes(folder / "report.json", (json.dumps(numbers, indent=1) + "\n").encode())
 
 
-def digits(shards: Path, folder: Path) -> tuple[Tensor, np.ndarray]:
-    """Images (N, 1, H, W) in [-1, 1] and labels (N,) of a packed set, at the autoencoder's size."""
-    size = runs.trained_size(folder / "autoencoder")
-    assert size is not None
+def digits(shards: Path, size: int) -> tuple[Tensor, np.ndarray]:
+    """Images (N, 1, size, size) in [-1, 1] and labels (N,) of a packed set."""
     samples = list(ShardDataset(shards, ImageTransform(size, "center", flip=False), channels=1).samples())
     return torch.stack([sample["image"] for sample in samples]), np.array([sample["labels"] for sample in samples])
 

@@ -1,15 +1,17 @@
 """From a trained model, seeds and labels to images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from ldm.diffusion import Denoise, Denoised
+from ldm.diffusion import Denoised
+from ldm.diffusion.editing import Inpaint, begin_at, noised_start
 from ldm.diffusion.guidance import Contrast, Guidance, guide
-from ldm.diffusion.paths import NoisePath
+from ldm.diffusion.paths import NoisePath, Path
 from ldm.diffusion.samplers import Sampler, Step
 from ldm.errors import UserError
 from ldm.networks import Conditioning
@@ -25,16 +27,44 @@ class ImageNoise:
         seeds: the seed of each image.
         shape: (C, H, W) of one sample.
         device: where the noise is wanted.
+        temperature: standard deviation of the noise; under 1 the samples are more alike.
     """
 
-    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self, seeds: Sequence[int], shape: Sequence[int], device: torch.device, temperature: float = 1.0
+    ) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.shape = tuple(shape)
         self.device = device
+        self.temperature = temperature
 
     def __call__(self) -> Tensor:
         """The next (B, C, H, W)."""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        drawn = torch.stack([torch.randn(self.shape, generator=g) for g in self.generators])
+        return (drawn if self.temperature == 1 else drawn * self.temperature).to(self.device)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What sampling starts from besides the seeds' noise. Tensors have one row an image and lie on the CPU.
+
+    Attributes:
+        start: (N, C, H, W) states at the path's noisy end, in place of the seeds' noise.
+        known: (N, C, H, W) latents of given images.
+        strength: how far these are noised before they are denoised again; 1 forgets them.
+        mask: (N, 1, H, W) in latent space, 1 where the model is to paint and 0 where `known` stays.
+    """
+
+    start: Tensor | None = None
+    known: Tensor | None = None
+    strength: float = 1.0
+    mask: Tensor | None = None
+
+    def pick(self, places: Sequence[int]) -> "Edit":
+        """The rows of these images."""
+        rows = (None if x is None else x[list(places)] for x in (self.start, self.known, self.mask))
+        start, known, mask = rows
+        return Edit(start, known, self.strength, mask)
 
 
 @dataclass(frozen=True)
@@ -47,6 +77,9 @@ class Request:
         guidance: rules in the order in which they are applied; none: the model as it is.
         avoided: a label to be guided away from, for each image; None: away from "no class".
         two_passes: ask with and without the condition in two passes, which halves the memory of guidance.
+        weak: a worse model of the same latents and path, for autoguidance.
+        edit: images or noises to start from.
+        temperature: standard deviation of all noise, the first included.
     """
 
     seeds: Sequence[int]
@@ -54,12 +87,16 @@ class Request:
     guidance: Sequence[Guidance] = ()
     avoided: Sequence[int] | None = None
     two_passes: bool = False
+    weak: DiffusionTask | None = None
+    edit: Edit = Edit()
+    temperature: float = 1.0
 
     def pick(self, indices: Iterable[int]) -> "Request":
         """The images at these places."""
         places = list(indices)
         labels, avoided = (None if x is None else [x[i] for i in places] for x in (self.labels, self.avoided))
-        return replace(self, seeds=[self.seeds[i] for i in places], labels=labels, avoided=avoided)
+        edit = self.edit.pick(places)
+        return replace(self, seeds=[self.seeds[i] for i in places], labels=labels, avoided=avoided, edit=edit)
 
     def split(self, batch_size: int) -> Iterator["Request"]:
         """Requests of at most `batch_size` images each."""
@@ -76,8 +113,33 @@ def check_request(task: DiffusionTask, request: Request) -> None:
             raise UserError("The model is unconditional and knows no classes: leave --classes out.")
         if not 0 <= label < num_classes:
             raise UserError(f"There is no class {label}: the model knows the classes 0 to {num_classes - 1}.")
-    if not any(rule.needs_other for rule in request.guidance):
-        return
+    check_path(task.diffusion.path, request.guidance)
+    if not 0 < request.temperature < math.inf:
+        raise UserError(f"A temperature of {request.temperature} makes no noise: 1 is the model's own, 0.8 to 1 usual.")
+    if any(rule.needs_other for rule in request.guidance):
+        check_other(task, request)
+    if request.weak is not None:
+        check_weak(task, request.weak)
+    elif any(rule.needs_weak for rule in request.guidance):
+        raise UserError("Autoguidance holds the model against a worse one: name its run folder with --weak-run.")
+    try:
+        guide(contrast(task, request.pick([0])), *request.guidance)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_path(path: Path, rules: Sequence[Guidance]) -> None:
+    """Raise a UserError if a rule has no meaning on the path."""
+    for rule in rules:
+        if rule.needs_noise and not isinstance(path, NoisePath):
+            raise UserError(
+                f"The guidance {type(rule).__name__} is made for Gaussian noise, and the model's {type(path).__name__} "
+                "adds none: leave it out; --guidance-scale works with every model."
+            )
+
+
+def check_other(task: DiffusionTask, request: Request) -> None:
+    """Raise a UserError if there is nothing that guidance could hold the wanted condition against."""
     if request.labels is None:
         raise UserError("Guidance needs a class to guide towards: name --classes, or leave --guidance-scale at 1.")
     if request.avoided is None and task.conditioner.dropout == 0:
@@ -88,25 +150,36 @@ def check_request(task: DiffusionTask, request: Request) -> None:
         )
 
 
+def check_weak(task: DiffusionTask, weak: DiffusionTask) -> None:
+    """Raise a UserError if the weak model of autoguidance does not speak of the same latents and noise levels."""
+    if weak.autoencoder.fingerprint() != task.autoencoder.fingerprint():
+        raise UserError("The weak model was trained on the latents of another autoencoder: give one of the same.")
+    path, other = task.diffusion.path, weak.diffusion.path
+    t = torch.linspace(path.t_min, path.t_max, 5, dtype=torch.float64)
+    alike = isinstance(path, NoisePath) and isinstance(other, NoisePath)
+    if not alike or not all(torch.allclose(f(t), g(t)) for f, g in zip(curves(path), curves(other), strict=True)):
+        raise UserError(
+            f"The weak model's path, {type(other).__name__}, adds noise otherwise than {type(path).__name__}, the "
+            "model's: give a weak model that was trained on the same path."
+        )
+
+
+def curves(path: Path) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    assert isinstance(path, NoisePath)
+    return path.alpha, path.sigma
+
+
 def contrast(task: DiffusionTask, request: Request) -> Contrast:
     """The task's network under the request's conditions, and what guidance holds that against."""
-    count = len(request.seeds)
-    every = torch.ones(count, dtype=torch.bool, device=task.device)
-
-    def condition(labels: Sequence[int] | None) -> Conditioning:
-        if labels is None:
-            return task.conditioner({}, drop=every)
-        return task.conditioner({"labels": torch.tensor(list(labels), device=task.device)}, drop=~every)
-
-    def model(cond: Conditioning) -> Denoise:
-        return task.diffusion.denoiser(task.net, cond)
-
     path = cast(NoisePath, task.diffusion.path)  # the sampler has been checked to walk it
-    wanted = condition(request.labels)
+    wanted = condition(task, request, request.labels)
+    weak = None
+    if request.weak is not None:
+        weak = request.weak.diffusion.denoiser(request.weak.net, condition(request.weak, request, request.labels))
     if request.labels is None:
-        return Contrast(path, model(wanted))
-    other = condition(request.avoided)
-    pair = model(wanted.join(other))
+        return Contrast(path, task.diffusion.denoiser(task.net, wanted), weak=weak)
+    other = condition(task, request, request.avoided)
+    pair = task.diffusion.denoiser(task.net, wanted.join(other))
 
     def both(x_t: Tensor, t: Tensor) -> tuple[Denoised, Denoised]:
         answers = pair(torch.cat([x_t, x_t]), t if t.dim() == 0 else torch.cat([t, t]))
@@ -114,17 +187,34 @@ def contrast(task: DiffusionTask, request: Request) -> Contrast:
         one, two = (Denoised(x0, v) for x0, v in zip(answers.x0.chunk(2), variances, strict=True))
         return one, two
 
+    alone, without = (task.diffusion.denoiser(task.net, cond) for cond in (wanted, other))
     labels = torch.tensor(list(request.labels), device=task.device)
-    return Contrast(path, model(wanted), model(other), None if request.two_passes else both, labels=labels)
+    return Contrast(path, alone, without, None if request.two_passes else both, weak, labels)
+
+
+def condition(task: DiffusionTask, request: Request, labels: Sequence[int] | None) -> Conditioning:
+    """What a task's network hears of these labels; None: of no class."""
+    every = torch.ones(len(request.seeds), dtype=torch.bool, device=task.device)
+    if labels is None:
+        return task.conditioner({}, drop=every)
+    return task.conditioner({"labels": torch.tensor(list(labels), device=task.device)}, drop=~every)
 
 
 @torch.inference_mode()
 def sample_steps(task: DiffusionTask, request: Request, sampler: Sampler) -> Iterator[Step]:
     """The sampler's steps for one batch, in latent space (B, C, H, W)."""
-    noise = ImageNoise(request.seeds, task.net.sample_shape, task.device)
+    noise = ImageNoise(request.seeds, task.net.sample_shape, task.device, request.temperature)
     path = cast(NoisePath, task.diffusion.path)
     denoise = guide(contrast(task, request), *request.guidance)
-    yield from sampler.steps(denoise, path, path.start(noise()), noise)
+    edit, eps = request.edit, noise()
+    x = path.start(eps) if edit.start is None else edit.start.to(task.device)
+    if edit.known is not None:
+        known = edit.known.to(task.device)
+        if edit.mask is not None:
+            denoise = Inpaint(denoise, path, known, edit.mask.to(task.device), noise)
+        sampler = begin_at(sampler, edit.strength)
+        x = noised_start(sampler, path, known, eps) if edit.strength < 1 else x
+    yield from sampler.steps(denoise, path, x, noise)
 
 
 @torch.inference_mode()

@@ -79,7 +79,7 @@ def test_the_report_measures_what_it_says(tmp_path, packed_digits, monkeypatch, 
     monkeypatch.setattr(quickstart.runs, "trained_size", lambda folder: 8)
     monkeypatch.setattr(quickstart, "reconstruction_psnr", lambda folder, images: 30.0)
     (tmp_path / "shards").symlink_to(packed_digits)
-    images, labels = quickstart.digits(tmp_path / "shards" / "val", tmp_path)
+    images, labels = quickstart.digits(tmp_path / "shards" / "val", 8)
     monkeypatch.setattr(quickstart, "MEASURED", len(images))
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         save_png(image, tmp_path / "measured" / f"{number:06d}.png", {"class": label})

@@ -1,6 +1,9 @@
 """Objects of a seam by their class's name, as in `heun:churn=40,spacing=karras`."""
 
+import importlib
 import inspect
+import pkgutil
+import re
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
@@ -10,7 +13,7 @@ from ldm.errors import UserError
 
 
 def leaves(seam: Any) -> Iterator[Any]:
-    """The concrete classes below a seam; a new file in its folder is found without being listed anywhere."""
+    """The concrete classes below a seam that have been imported."""
     for child in seam.__subclasses__():
         yield from leaves(child)
         if not inspect.isabstract(child):
@@ -18,7 +21,13 @@ def leaves(seam: Any) -> Iterator[Any]:
 
 
 def known(seam: Any) -> dict[str, Any]:
-    """The concrete classes of ldm below a seam by their names in lower case, in alphabetical order."""
+    """The concrete classes of ldm below a seam by their names in lower case, in alphabetical order.
+
+    Every file beside the seam's is imported, so that a class is found as soon as its file is there.
+    """
+    package = seam.__module__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
     found = {leaf.__name__.lower(): leaf for leaf in leaves(seam) if leaf.__module__.startswith("ldm.")}
     return dict(sorted(found.items()))
 
@@ -68,6 +77,19 @@ def read(hint: Any, value: str, key: str) -> Any:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         raise UserError(f"{key}={value} has no value that can be read: write {key}=VALUE.") from None
+
+
+def listing(seam: Any, title: str) -> str:
+    """The concrete classes below a seam, a line each: its name and the first sentence that its docstring says of it."""
+    found = known(seam)
+    width = max(map(len, found)) + 2
+    lines = (f"  {name:<{width}}{first_sentence(leaf)}" for name, leaf in found.items())
+    return "\n".join([f"{title}:", *lines])
+
+
+def first_sentence(leaf: Any) -> str:
+    text = " ".join((inspect.getdoc(leaf) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0]
 
 
 def describe(thing: Any) -> str:

@@ -1,25 +1,26 @@
-"""The `sample` command: a run or an export, seeds and classes -> pictures on disk."""
+"""The `sample` command: a run or an export, seeds, classes and perhaps pictures -> pictures on disk."""
 
-from collections.abc import Sequence
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning.fabric import Fabric
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torch import Tensor
 
 from ldm import runs
-from ldm.cli.by_name import describe, make
-from ldm.diffusion.guidance import ClassifierFree, Guidance
+from ldm.cli.by_name import describe, find, known, listing, make
+from ldm.cli.pictures import finish, square, write_share
+from ldm.diffusion.guidance import ClassifierFree, Guidance, check_rules
 from ldm.diffusion.samplers import Sampler
+from ldm.diffusion.spacings import Spacing
+from ldm.editing import between, from_images
 from ldm.errors import UserError
-from ldm.images import grid as draw_grid
-from ldm.images import save_film, save_png
 from ldm.launch import launch
-from ldm.sampling import Request, check_request, sample_steps
+from ldm.sampling import Edit, Request, check_request
 from ldm.tasks import DiffusionTask
 
 
@@ -29,9 +30,18 @@ def sample(
     classes: list[int] | None = None,
     num_images: int = 16,
     sampler: str = "ddim",
-    num_steps: int = 50,
+    num_steps: int | None = None,
     guidance_scale: float = 1.0,
     guidance: list[str] | None = None,
+    negative_classes: list[int] | None = None,
+    weak_run: str | None = None,
+    classifier: str | None = None,
+    two_passes: bool = False,
+    temperature: float = 1.0,
+    images: list[str] | None = None,
+    strength: float | None = None,
+    mask: str | None = None,
+    interpolate: bool = False,
     seed: int = 0,
     batch_size: int = 64,
     grid: bool = False,
@@ -55,10 +65,19 @@ def sample(
         out: folder for the pictures: 000000.png, 000001.png, ...
         classes: class numbers, dealt to the images in turn; left out, no class is asked for.
         num_images: images in all.
-        sampler: a sampler by name, with settings as NAME:KEY=VALUE,KEY=VALUE, for example ddim:eta=0.5,spacing=leading.
-        num_steps: steps of the sampler.
+        sampler: a sampler of the list below, with settings as NAME:KEY=VALUE,KEY=VALUE: ddim:eta=0.5,spacing=leading.
+        num_steps: steps of the sampler; left out, its own default.
         guidance_scale: classifier-free guidance; 1 is off, 1.5 to 4 is usual.
-        guidance: further rules by name, with settings as NAME:KEY=VALUE, applied in this order.
+        guidance: rules of the list below, as NAME:KEY=VALUE, applied in this order after --guidance-scale.
+        negative_classes: classes to be guided away from, dealt in turn; left out, away from no class.
+        weak_run: run folder of a worse model, for the rule autoguidance.
+        classifier: for the rule classifierguidance, a function package.name (x_t, t) -> logits; needs --trust-code.
+        two_passes: ask with and without the class in two passes: half the memory, slower on a GPU.
+        temperature: standard deviation of all noise; under 1 the samples are more alike.
+        images: pictures to start from, dealt in turn; noised to STRENGTH and denoised again.
+        strength: of --images: 0.3 keeps most, 1 forgets them; left out, 0.7, and 1 with a mask.
+        mask: with --images: a picture, white where the model is to paint; --sampler repaint fits best.
+        interpolate: go from the noise of SEED to that of SEED + 1, or between the two pictures of --images.
         seed: seed of the first image.
         batch_size: images that are sampled at once on one device.
         grid: write all images into one picture, OUT/grid.png, too.
@@ -69,128 +88,129 @@ def sample(
         devices: devices on each node; more than one share the images.
         num_nodes: nodes; start the command with srun or torchrun on them.
         precision: arithmetic of the networks.
-        trust_code: allow the run's config to name classes from outside ldm, which runs their code.
+        trust_code: allow the run's config to name classes from outside ldm, and --classifier, which run their code.
     """
     if num_images < 1 or batch_size < 1:
         raise UserError("--num-images and --batch-size must be at least 1.")
     if columns < 0 or not 0 <= seed < 2**63:
         raise UserError("--columns and --seed must be 0 or more (and --seed below 2**63).")
-    chosen = make(Sampler, sampler, "sampler", num_steps=num_steps)
-    rules = make_guidance(guidance_scale, guidance or [])
+    chosen = make(Sampler, sampler, "sampler", **({} if num_steps is None else {"num_steps": num_steps}))
+    rules = make_guidance(guidance_scale, guidance or [], load_classifier(classifier, trust_code))
     task = runs.load_diffusion(run, weights, trust_code)
-    labels = [classes[i % len(classes)] for i in range(num_images)] if classes else None
-    request = Request(range(seed, seed + num_images), labels, rules)
+    request = Request(
+        range(seed, seed + num_images),
+        deal(classes, num_images),
+        rules,
+        deal(negative_classes, num_images),
+        two_passes,
+        None if weak_run is None else runs.load_diffusion(weak_run, weights, trust_code),
+        temperature=temperature,
+    )
     check_request(task, request)
-    check_steps(chosen, task)
+    check_sampler(chosen, task, rules, mask)
     fabric = launch(accelerator, devices, num_nodes, precision)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)  # now, since it may be refused
-    task.to(fabric.device)
+    move_to(fabric.device, task, request.weak)
+    request = replace(request, edit=make_edit(task, request, images or [], strength, mask, interpolate, chosen))
     width = columns or len(classes or []) or square(num_images)
     frames: list[Image.Image] | None = [] if film and fabric.is_global_zero else None
     about = {"run": run, "weights": weights, "sampler": describe(chosen), "guidance_scale": guidance_scale}
+    further = {"guidance": ", ".join(map(describe, rules[guidance_scale != 1 :])), "weak_run": weak_run, "mask": mask}
+    further |= {"images": " ".join(images or []), "strength": str(request.edit.strength) if images else None}
+    about |= {key: value for key, value in further.items() if value}
     write_share(fabric, task, request, chosen, folder, about, batch_size, frames, width)
     fabric.barrier()
     if fabric.is_global_zero:
         finish(folder, request, grid, width, film, frames or [])
 
 
-def write_share(
-    fabric: Fabric,
-    task: DiffusionTask,
-    request: Request,
-    sampler: Sampler,
-    folder: Path,
-    about: dict[str, Any],
-    batch_size: int,
-    frames: list[Image.Image] | None,
-    columns: int,
-) -> None:
-    """Sample and write every world_size-th image; where `frames` is a list, the first batch is filmed into it."""
-    mine = range(fabric.global_rank, len(request.seeds), fabric.world_size)
-    with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("sampling", total=len(mine))
-        for start in range(0, len(mine), batch_size):
-            indices = mine[start : start + batch_size]
-            part = request.pick(indices)
-            with fabric.autocast():
-                images = draw(task, part, sampler, frames if start == 0 else None, columns)
-            labels: Sequence[int | None] = part.labels or [None] * len(indices)
-            for index, image, seed, label in zip(indices, images, part.seeds, labels, strict=True):
-                asked = {} if label is None else {"class": label}
-                save_png(image, folder / f"{index:06d}.png", {"seed": seed, **asked, **about})
-            progress.advance(bar, len(indices))
+def choices() -> str:
+    """What --help lists below the options: every sampler, rule and spacing, and when to pick it."""
+    return "\n\n".join(
+        (
+            listing(Sampler, "samplers (--sampler)"),
+            listing(Spacing, "spacings (--sampler NAME:spacing=SPACING)"),
+            listing(Guidance, "guidance rules (--guidance)"),
+        )
+    )
 
 
-def make_guidance(guidance_scale: float, rules: list[str]) -> list[Guidance]:
+def deal(classes: list[int] | None, count: int) -> list[int] | None:
+    """The classes in turn, one an image; None where none are named."""
+    return [classes[i % len(classes)] for i in range(count)] if classes else None
+
+
+def move_to(device: torch.device, *tasks: DiffusionTask | None) -> None:
+    for task in tasks:
+        if task is not None:
+            task.to(device)
+
+
+def make_guidance(
+    guidance_scale: float, names: list[str], classifier: Callable[[Tensor, Tensor], Tensor] | None
+) -> list[Guidance]:
     """The rules in their order: ClassifierFree at the scale, where that is not 1, and what is asked for besides."""
     try:
-        first = [] if guidance_scale == 1 else [ClassifierFree(guidance_scale)]
+        rules: list[Guidance] = [] if guidance_scale == 1 else [ClassifierFree(guidance_scale)]
+        for name in names:
+            takes_it = "classifier" in inspect.signature(find(Guidance, name.partition(":")[0], "guidance")).parameters
+            given = {"classifier": classifier} if takes_it and classifier is not None else {}
+            rules.append(make(Guidance, name, "guidance", **given))
+        check_rules(rules)
     except ValueError as error:
         raise UserError(str(error)) from None
-    return [*first, *(make(Guidance, rule, "guidance") for rule in rules)]
+    return rules
 
 
-def check_steps(sampler: Sampler, task: DiffusionTask) -> None:
-    """Raise a UserError if the sampler cannot walk the model's path."""
+def load_classifier(name: str | None, trust_code: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The function that a dotted name stands for; importing it runs its code, so the user has to say so."""
+    if name is None:
+        return None
+    if not trust_code:
+        raise UserError(f"--classifier {name} runs the code of that module: if you trust it, pass --trust-code.")
+    module, _, function = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"--classifier {name} cannot be imported ({error}): write package.module.function.") from None
+    return found
+
+
+def check_sampler(sampler: Sampler, task: DiffusionTask, rules: list[Guidance], mask: str | None) -> None:
+    """Raise a UserError if the sampler cannot walk the model's path, or not go on from where a rule moves the state."""
     try:
         sampler.check(task.diffusion.path)
     except ValueError as error:
-        raise UserError(f"The sampler does not fit the model: {error}") from None
+        raise UserError(f"The sampler {type(sampler).__name__} does not fit the model: {error}") from None
+    movers = [type(rule).__name__ for rule in rules if rule.moves] + ["--mask"] * (mask is not None)
+    if movers and not sampler.obeys_moves:
+        fit = [name for name, leaf in known(Sampler).items() if leaf.obeys_moves]
+        raise UserError(
+            f"{movers[0]} moves the state at each step and {type(sampler).__name__} does not go on from there: use "
+            f"one of {', '.join(fit)}."
+        )
 
 
-@torch.inference_mode()
-def draw(
-    task: DiffusionTask, request: Request, sampler: Sampler, frames: list[Image.Image] | None, columns: int
-) -> torch.Tensor:
-    """Images (B, C, H, W) in [-1, 1]; where `frames` is a list, what each step holds is appended as a grid, decoded."""
-    for step in sample_steps(task, request, sampler):
-        if frames is not None:
-            frames.append(draw_grid(task.autoencoder.decode(step.x).float(), columns))
-        latents = step.x
-    return task.autoencoder.decode(latents).float().clamp(-1, 1)
-
-
-def square(count: int) -> int:
-    """Columns that make a grid of `count` images about as wide as high."""
-    return max(1, round(count**0.5))
-
-
-def finish(
-    folder: Path, request: Request, grid: bool, columns: int, film: str | None, frames: list[Image.Image]
-) -> None:
-    """The pictures of the whole, and a line that says where everything is."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    num_images = len(request.seeds)
-    removed = remove_older(folder, num_images)
-    older = f" ({removed} of an older call removed)" if removed else ""
-    console.print(f"{num_images} images in {folder}/{older}")
-    if grid:
-        images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(num_images)]
-        titles = [f"class {label}" for label in (request.labels or [])[:columns]]
-        draw_grid(torch.stack(images) / 127.5 - 1, columns, titles).save(folder / "grid.png")
-        console.print(f"their grid: {folder / 'grid.png'}")
-    if film:
-        save_film(frames, folder / f"film.{film}")
-        console.print(f"the film of the first batch: {folder / f'film.{film}'}")
-
-
-def remove_older(folder: Path, num_images: int) -> int:
-    """Remove the images that an older call left beyond the new ones, so that nobody measures a mixture; say how many.
-
-    A numbered PNG goes only if it carries the entries that `sample` writes.
-    """
-    numbered = [path for path in folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) >= num_images]
-    older = [path for path in numbered if is_sample(path)]
-    for path in older:
-        path.unlink()
-    return len(older)
-
-
-def is_sample(path: Path) -> bool:
-    """Whether a PNG carries the entries that `sample` writes."""
-    try:
-        with Image.open(path) as picture:
-            return {"seed", "sampler", "guidance_scale"} <= picture.info.keys()
-    except OSError:
-        return False
+def make_edit(
+    task: DiffusionTask,
+    request: Request,
+    images: list[str],
+    strength: float | None,
+    mask: str | None,
+    interpolate: bool,
+    sampler: Sampler,
+) -> Edit:
+    """What sampling starts from besides noise."""
+    if interpolate:
+        for option, value in (("--strength", strength), ("--mask", mask)):
+            if value is not None:
+                raise UserError(f"{option} has no meaning with --interpolate: leave one of them out.")
+        return between(task, request, images, sampler.num_steps)
+    if not images:
+        for option, value in (("--strength", strength), ("--mask", mask)):
+            if value is not None:
+                raise UserError(f"{option} is about given pictures: name them with --images, or leave it out.")
+        return Edit()
+    usual = 0.7 if mask is None else 1.0
+    return from_images(task, images, len(request.seeds), usual if strength is None else strength, mask)

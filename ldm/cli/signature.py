@@ -26,16 +26,19 @@ def call(
     command: str,
     signature_of: Callable[..., Any] | None = None,
     skip: Sequence[str] = (),
+    epilog: Callable[[], str] | None = None,
 ) -> None:
     """Parse `argv` for the signature of `signature_of` (left out, of `function`) and call `function`.
 
-    The help texts are the function's docstring.
+    The help texts are the function's docstring; `epilog` says what the help ends with.
 
     Raises:
         UserError: a wrong command line.
     """
     described = signature_of or function
     parser = build_parser(described, command, skip)
+    if epilog is not None and {"-h", "--help"} & set(argv):
+        parser.epilog = epilog().replace("%", "%%")
     function(**vars(parser.parse_args(argv)))
 
 
