@@ -29,6 +29,8 @@ def overlay(config: Path) -> Path:
     model = yaml.safe_load(config.read_text())["model"]
     if model["class_path"].endswith("AutoencoderTask"):
         return FOLDER / "parts" / "tiny_autoencoder.yaml"
+    if model["init_args"]["autoencoder"]["class_path"].endswith("Pixels"):
+        return FOLDER / "parts" / "tiny_pixels.yaml"
     unconditional = "Unconditional" in str(model["init_args"]["conditioner"])
     return FOLDER / "parts" / ("tiny_unconditional.yaml" if unconditional else "tiny_dit.yaml")
 
