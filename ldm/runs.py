@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ldm import checkpoints
 from ldm.autoencoders import Autoencoder
+from ldm.diffusion import Process
 from ldm.errors import UserError
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
@@ -147,21 +148,55 @@ def locate_autoencoder(model: dict[str, Any], folder: Path, trust_code: bool = F
 
 def build(model: dict[str, Any], folder: Path, trust_code: bool) -> Task:
     """Instantiate a model block. Classes from outside ldm are refused, unimported, unless `trust_code` is set."""
-    for name in () if trust_code else foreign_names(model):
+    made: Task = instantiate(Task, "model", model, folder / CONFIG, trust_code)
+    return made
+
+
+def instantiate(kind: type, what: str, block: Any, file: Path, trust_code: bool) -> Any:
+    """The object of a kind that a block of a config file describes, under the rules of `build`."""
+    for name in () if trust_code else foreign_names(block):
         raise UserError(
-            f"{folder / CONFIG} names {name}, which is not part of ldm: if you trust its author and have its code, "
+            f"{file} names {name}, which is not part of ldm: if you trust its author and have its code, "
             "pass --trust-code."
         )
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Task, "model", required=True)
+    parser.add_subclass_arguments(kind, what, required=True)
     try:
-        return parser.instantiate(parser.parse_object({"model": model})).model
+        return getattr(parser.instantiate(parser.parse_object({what: block})), what)
     except (ArgumentError, ValueError, TypeError) as error:
         cause = root_cause(error)
         if isinstance(cause, UserError):  # of the autoencoder's own folder
             raise cause from None
         reason = " ".join(str(cause).split())[:300]
-        raise UserError(f"{folder / CONFIG} does not describe a model of this version of ldm: {reason}") from None
+        raise UserError(f"{file} does not describe a {what} of this version of ldm: {reason}") from None
+
+
+def load_process(config: str | Path, trust_code: bool = False) -> Process:
+    """The diffusion process of a training config or of a run folder; nothing else of it is built or read."""
+    arguments = read_training_config(config)["model"]["init_args"]
+    if not isinstance(arguments, dict) or arguments.get("diffusion") is None:
+        raise UserError(f"{config} has no model.init_args.diffusion: give the config of a diffusion model.")
+    process: Process = instantiate(Process, "diffusion", arguments["diffusion"], config_file(config), trust_code)
+    return process
+
+
+def config_file(config: str | Path) -> Path:
+    """A training config, or the one in a run folder."""
+    path = Path(config)
+    return path / CONFIG if path.is_dir() else path
+
+
+def read_training_config(config: str | Path) -> dict[str, Any]:
+    """A training config as plain data, with model.init_args and data.init_args, which may be empty."""
+    path = config_file(config)
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: give a training config, one of configs/ or of a run folder.")
+    try:
+        read = yaml.safe_load(path.read_text())
+        blocks = {name: dict(read.get(name) or {}) for name in ("model", "data")}
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path} is no training config that can be read: give a YAML such as in configs/.") from None
+    return {name: {**block, "init_args": block.get("init_args") or {}} for name, block in blocks.items()}
 
 
 def root_cause(error: BaseException) -> BaseException:

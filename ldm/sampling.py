@@ -212,7 +212,7 @@ def sample_steps(task: DiffusionTask, request: Request, sampler: Sampler) -> Ite
         known = edit.known.to(task.device)
         if edit.mask is not None:
             denoise = Inpaint(denoise, path, known, edit.mask.to(task.device), noise)
-        sampler = begin_at(sampler, edit.strength)
+        sampler = begin_at(sampler, edit.strength**path.rho)  # a share of the way as samplers space it
         x = noised_start(sampler, path, known, eps) if edit.strength < 1 else x
     yield from sampler.steps(denoise, path, x, noise)
 

@@ -4,6 +4,7 @@ from ldm.autoencoders.base import Autoencoder
 from ldm.autoencoders.gaussian import DiagonalGaussian
 from ldm.autoencoders.kl import KLAutoencoder
 from ldm.autoencoders.losses import KL, AutoencoderLoss, LossTerm, Reconstruction
+from ldm.autoencoders.pixels import Pixels
 from ldm.autoencoders.statistics import LatentStatistics
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "KLAutoencoder",
     "LatentStatistics",
     "LossTerm",
+    "Pixels",
     "Reconstruction",
 ]

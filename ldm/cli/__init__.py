@@ -58,7 +58,9 @@ def all_commands() -> dict[str, Callable[[list[str]], None]]:
         "validate": _validate,
         "encode": _encode,
         "sample": _sample,
+        "likelihood": _likelihood,
         "export": _export,
+        "plot": _plot,
     }
 
 
@@ -122,10 +124,19 @@ def _encode(argv: list[str]) -> None:
 
 def _sample(argv: list[str]) -> None:
     """A trained model -> images: PNGs, a grid, a film of the denoising."""
+    from ldm.cli.sample import choices
     from ldm.cli.sample import sample as sample_run
     from ldm.cli.signature import call
 
-    call(sample_run, argv, "sample")
+    call(sample_run, argv, "sample", epilog=choices)
+
+
+def _likelihood(argv: list[str]) -> None:
+    """How probable a diffusion model holds images: bits per dimension, by a bound or exactly."""
+    from ldm.cli.likelihood import likelihood as likelihood_of_run
+    from ldm.cli.signature import call
+
+    call(likelihood_of_run, argv, "likelihood")
 
 
 def _export(argv: list[str]) -> None:
@@ -134,3 +145,10 @@ def _export(argv: list[str]) -> None:
     from ldm.runs import export as export_run
 
     call(export_run, argv, "export")
+
+
+def _plot(argv: list[str]) -> None:
+    """Pictures: a config's path and training, an image under its noise, a sampler's trajectories."""
+    from ldm.cli.plot import plot as plot_picture
+
+    plot_picture(argv)

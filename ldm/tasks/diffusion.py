@@ -115,7 +115,7 @@ class DiffusionTask(Task):
         """Show the law of timesteps what was trained, the same on every rank."""
         if self.trainer.world_size > 1 and self.diffusion.timesteps.learns:
             t, losses = (torch.as_tensor(self.all_gather(x)).flatten() for x in (t, losses))
-        self.diffusion.timesteps.update(t, losses)
+        self.diffusion.timesteps.update(t, losses, self.diffusion.path)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The loss at fixed noise: t follows the training law evenly over the set, eps belongs to the sample."""

@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ldm.autoencoders
-from ldm.autoencoders import Autoencoder, KLAutoencoder, LatentStatistics
+from ldm.autoencoders import Autoencoder, KLAutoencoder, LatentStatistics, Pixels
 
 for _module in pkgutil.iter_modules(ldm.autoencoders.__path__):
     importlib.import_module(f"ldm.autoencoders.{_module.name}")
 
 SMALL = {
     KLAutoencoder: lambda: KLAutoencoder(channels=8, channel_multipliers=[1, 2], num_res_blocks=1),
+    Pixels: lambda: Pixels(3),
 }
 
 
@@ -48,7 +49,7 @@ def test_shapes(autoencoder: Autoencoder) -> None:
 
 def test_fresh_statistics_change_nothing(autoencoder: Autoencoder) -> None:
     images = images_for(autoencoder)
-    assert autoencoder.latent_samples == 0
+    assert autoencoder.latent_samples == (0 if list(autoencoder.parameters()) else -1)  # nothing to train: known
     torch.testing.assert_close(autoencoder.encode(images).mode, autoencoder.posterior(images).mode)
 
 
@@ -108,8 +109,9 @@ def test_bad_statistics_are_refused_whole(
 
 def test_images_that_do_not_fit_are_refused_with_the_way_out(autoencoder: Autoencoder) -> None:
     f, channels = autoencoder.downsample, autoencoder.in_channels
-    with pytest.raises(ValueError, match=f"multiples of {f}, .* to {2 * f}x{3 * f}"):
-        autoencoder.encode(torch.zeros(1, channels, 2 * f + 1, 3 * f))
+    if f > 1:  # else every side will do
+        with pytest.raises(ValueError, match=f"multiples of {f}, .* to {2 * f}x{3 * f}"):
+            autoencoder.encode(torch.zeros(1, channels, 2 * f + 1, 3 * f))
     with pytest.raises(ValueError, match="multiples of"):
         autoencoder.latent_shape(0, f)
     with pytest.raises(ValueError, match="in_channels"):
@@ -117,14 +119,16 @@ def test_images_that_do_not_fit_are_refused_with_the_way_out(autoencoder: Autoen
 
 
 def test_fingerprint_changes_with_weights_and_statistics(autoencoder: Autoencoder) -> None:
+    weights = list(autoencoder.parameters())
     prints = {autoencoder.fingerprint()}
     with torch.no_grad():
-        next(autoencoder.parameters()).flatten()[0].add_(1e-3)
+        for weight in weights[:1]:
+            weight.flatten()[0].add_(1e-3)
     prints.add(autoencoder.fingerprint())
     for statistics in [(0.0, 2.0, 5), (0.1, 2.0, 5), (0.1, 2.5, 5), (0.1, 2.5, 6)]:
         autoencoder.set_statistics(*statistics)
         prints.add(autoencoder.fingerprint())
-    assert len(prints) == 6
+    assert len(prints) == 5 + len(weights[:1])
     assert all(len(bytes.fromhex(each)) == 32 for each in prints)
 
 
@@ -152,7 +156,10 @@ def test_every_parameter_gets_a_gradient(autoencoder: Autoencoder) -> None:
     images = images_for(autoencoder)
     posterior = autoencoder.posterior(images)
     eps = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(4))
-    (autoencoder.reconstruct(posterior.sample(eps)) - images).square().mean().backward()
+    loss = (autoencoder.reconstruct(posterior.sample(eps)) - images).square().mean()
+    assert loss.requires_grad == bool(list(autoencoder.parameters()))
+    if loss.requires_grad:
+        loss.backward()
     for name, parameter in autoencoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

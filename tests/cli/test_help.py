@@ -11,6 +11,7 @@ import pytest
 
 import ldm
 from ldm.cli import all_commands, main
+from ldm.cli.likelihood import likelihood
 from ldm.cli.sample import sample
 from ldm.cli.signature import build_parser
 from ldm.data import pack
@@ -20,7 +21,14 @@ from ldm.runs import export
 
 ROOT = Path(ldm.__file__).parents[1]
 SCREENS = 100  # lines of 120 columns
-COMMANDS = {"pack": pack, "encode": encode, "sample": sample, "export": export, "quickstart": quickstart}
+COMMANDS = {
+    "pack": pack,
+    "encode": encode,
+    "sample": sample,
+    "likelihood": likelihood,
+    "export": export,
+    "quickstart": quickstart,
+}
 
 
 def helped(capsys, monkeypatch, *argv):

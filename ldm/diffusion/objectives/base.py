@@ -31,10 +31,12 @@ class Objective(ABC):
     Attributes:
         needs_variance: the network has to return 2C channels, the second half for the learned variance.
         is_bound: a bound on the likelihood: an integral over uniform times, corrected for other laws of times.
+        trains_path: what it does to a path that learns has a meaning; see ContinuousBound.
     """
 
     needs_variance: bool = False
     is_bound: bool = False
+    trains_path: bool = False
 
     @abstractmethod
     def __call__(self, diffusion: Diffusion, example: Example, output: Tensor, variance: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """The seam of every distribution of training times."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ class Timesteps(ABC):
         """The uniform numbers to use for a whole batch instead of u (B,): here, u itself."""
         return u
 
-    def update(self, t: Tensor, losses: Tensor) -> None:  # noqa: B027 (most laws do not learn)
-        """Learn from a training step's times and losses, those of all processes: (B,) each."""
+    def update(self, t: Tensor, losses: Tensor, path: Path) -> None:  # noqa: B027 (most laws do not learn)
+        """Learn from a training step's times and losses as trained, those of all processes: (B,) each."""
 
     def check(self, path: Path) -> None:  # noqa: B027 (most laws suit every path)
         """Raise ValueError where the law has no meaning on this path."""
@@ -44,7 +45,7 @@ class Timesteps(ABC):
         if path.num_steps is not None:
             below, above = (t64 - 1 / path.num_steps).clamp(min=0), t64
         else:
-            step = 1e-5 * (path.t_max - path.t_min)
+            step = (1e-3 * t64).clamp(max=1e-5 * (path.t_max - path.t_min))  # short where t itself is small, as on EDM
             below, above = (t64 - step).clamp(min=path.t_min), (t64 + step).clamp(max=path.t_max)
         span = (above - below) / (1.0 if path.num_steps is not None else path.t_max - path.t_min)
         return ((self.cdf(above, path) - self.cdf(below, path)) / span).to(t.dtype)
@@ -59,3 +60,15 @@ def normal_quantile(u: Tensor) -> Tensor:
 def normal_cdf(z: Tensor) -> Tensor:
     share: Tensor = torch.special.ndtr(z)
     return share
+
+
+def kept(share: Callable[[Tensor], Tensor], path: Path) -> tuple[float, float]:
+    """The values of a distribution function on [0, 1] at the ends of the times that a path can be trained at.
+
+    A law stated on all of [0, 1] is cut to what lies between them, so that nothing heaps up where the path snaps it.
+    A discrete path keeps all: it snaps up to its grid.
+    """
+    if path.num_steps is not None:
+        return 0.0, 1.0
+    low, high = share(torch.tensor([path.t_min, path.t_max], dtype=torch.float64)).tolist()
+    return low, high

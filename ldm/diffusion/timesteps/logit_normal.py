@@ -5,7 +5,7 @@ import math
 from torch import Tensor, logit, sigmoid
 
 from ldm.diffusion.paths import Path
-from ldm.diffusion.timesteps.base import Timesteps, normal_cdf, normal_quantile
+from ldm.diffusion.timesteps.base import Timesteps, kept, normal_cdf, normal_quantile
 
 
 class LogitNormal(Timesteps):
@@ -22,9 +22,14 @@ class LogitNormal(Timesteps):
         self.std = std
 
     def quantile(self, u: Tensor, path: Path) -> Tensor:
-        return sigmoid(self.mean + self.std * normal_quantile(u))  # u = 0 gives t = 0, which the path snaps
+        low, high = kept(self._share, path)
+        return sigmoid(self.mean + self.std * normal_quantile(low + u * (high - low)))
 
     def cdf(self, t: Tensor, path: Path) -> Tensor:
+        low, high = kept(self._share, path)
+        return ((self._share(t) - low) / (high - low)).clamp(0, 1)
+
+    def _share(self, t: Tensor) -> Tensor:
         return normal_cdf((logit(t) - self.mean) / self.std)
 
 

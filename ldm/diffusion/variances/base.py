@@ -9,7 +9,13 @@ from ldm.diffusion.paths import NoisePath
 
 
 class Variance(ABC):
-    """The variance of p(x_s | x_t), s < t, of a reverse step."""
+    """The variance of p(x_s | x_t), s < t, of a reverse step.
+
+    Attributes:
+        learned: it is read from the network's raw variance channels.
+    """
+
+    learned: bool = False
 
     @abstractmethod
     def log_variance(self, path: NoisePath, t: Tensor, s: Tensor, raw: Tensor | None) -> Tensor:
