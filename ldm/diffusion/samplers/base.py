@@ -38,16 +38,18 @@ class Sampler(ABC):
     Attributes:
         num_steps: steps from t_max to 0.
         spacing: which times are visited.
-        obeys_moves: whether it goes on from `Denoised.x_t` where a rule has moved the state; see `look`.
     """
-
-    obeys_moves: bool = True
 
     def __init__(self, num_steps: int, spacing: Spacing | None) -> None:
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps} takes no step; choose at least 1 (50 is usual).")
         self.num_steps = num_steps
         self.spacing = Trailing() if spacing is None else spacing
+
+    @property
+    def obeys_moves(self) -> bool:
+        """Whether it goes on from `Denoised.x_t` where a rule has moved the state; see `look`."""
+        return True
 
     @abstractmethod
     def steps(self, denoise: Denoise, path: NoisePath, x: Tensor, noise: Noise) -> Iterator[Step]:
