@@ -88,7 +88,7 @@ def sample(
         devices: devices on each node; more than one share the images.
         num_nodes: nodes; start the command with srun or torchrun on them.
         precision: arithmetic of the networks.
-        trust_code: allow the run's config to name classes from outside ldm, and --classifier, which run their code.
+        trust_code: let the run's config and --classifier name what is not of ldm, and run its code.
     """
     if num_images < 1 or batch_size < 1:
         raise UserError("--num-images and --batch-size must be at least 1.")
@@ -127,7 +127,7 @@ def sample(
 
 def choices() -> str:
     """What --help lists below the options: every sampler, rule and spacing, and when to pick it."""
-    return "\n\n".join(
+    return "\n".join(
         (
             listing(Sampler, "samplers (--sampler)"),
             listing(Spacing, "spacings (--sampler NAME:spacing=SPACING)"),

@@ -171,3 +171,12 @@ def test_too_many_steps_for_the_path_are_refused():
 def test_eta_out_of_range_is_refused(eta):
     with pytest.raises(ValueError, match="choose from 0"):
         DDIM(eta=eta)
+
+
+def test_ddim_can_end_at_the_first_level_as_compvis_does():
+    path, x = Linear(), normal(8, 2)
+    *_, before, last = DDIM(20, end_at_data=False).steps(TWO_MODES.denoiser(path), path, x, forbidden_noise)
+    bar = 1 - 1e-4  # alpha_bar_0
+    eps = path.implied_eps(before.x, last.x0, torch.tensor(before.t, dtype=torch.float64))
+    torch.testing.assert_close(last.x, bar**0.5 * last.x0 + (1 - bar) ** 0.5 * eps, rtol=0, atol=1e-12)
+    assert torch.equal(DDIM(20).sample(TWO_MODES.denoiser(path), path, x, forbidden_noise), last.x0)

@@ -8,7 +8,7 @@ from ldm.diffusion.shapes import per_sample
 
 
 class CFGPlusPlus(Guidance):
-    """In place of ClassifierFree where images must stay invertible, or high scales spoil them; scale 0 to 1.
+    """In place of ClassifierFree where images must stay invertible; scale 0 to 1.
 
     The guided x0 lies between other and wanted, and the noise put back on it is that of `other`: Chung et al. 2024,
     arXiv 2406.08070, algorithm 2. The state moves to x_t + alpha (guided x0 - other x0), where the guided x0 implies

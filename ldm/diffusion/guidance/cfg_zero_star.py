@@ -12,7 +12,7 @@ from ldm.diffusion.shapes import per_sample
 
 
 class CFGZeroStar(Guidance):
-    """In place of ClassifierFree for flow matching: drops what the two velocities share, and starts late.
+    """In place of ClassifierFree for flow matching: scales the other velocity, and starts late.
 
     u + (scale - 1) (u_wanted - s u_other) with s = <u_wanted, u_other> / |u_other|^2 per sample, u = dx_t/dt, and no
     movement at all at the start: Fan et al. 2025, arXiv 2503.18886. In x0, u stands for x0 - a x_t up to a factor that

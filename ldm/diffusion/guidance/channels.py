@@ -10,7 +10,7 @@ from ldm.diffusion.guidance.base import Contrast, Guidance
 
 
 class Channels(Guidance):
-    """Guides the first channels only, the rest is the wanted model's; to repeat published numbers of DiT.
+    """Guides the first channels only; to repeat published numbers of DiT.
 
     The official DiT guides channels 0 to 2 of its 4 (Peebles and Xie 2022, arXiv 2212.09748, its sampling code).
 

@@ -9,12 +9,11 @@ from ldm.diffusion.guidance.base import Contrast, Guidance, check_scale, one_tim
 
 
 class ClassifierFree(Guidance):
-    """The usual guidance, away from "no condition" or from a negative one; the first choice, with Interval.
+    """The usual guidance, away from no condition or a negative one; the first choice, with Interval.
 
     x0 + (scale - 1) (wanted - other): Ho and Salimans 2022, arXiv 2207.12598, eq. 6, scale = 1 + w. All channels are
-    guided (see `Channels`). Every prediction is affine
-    in x0 at a given x_t, so guiding x0 guides each of them by the same rule. The learned variance, if any, is the
-    conditional one.
+    guided (see `Channels`). Every prediction is affine in x0 at a given x_t, so guiding x0 guides each of them by the
+    same rule. The learned variance, if any, is the conditional one.
 
     Args:
         scale: 1 is off and asks nothing more of the model; 1.5 to 8 is usual. Or a function of t.

@@ -11,7 +11,7 @@ from ldm.diffusion.shapes import per_sample
 
 
 class Rescale(Guidance):
-    """Brings the guided x0 back to the wanted one's standard deviation; against overexposure at high scales.
+    """Brings the guided x0 back to the wanted one's spread; against overexposure at high scales.
 
     Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16, with the unbiased standard deviation of each sample over all its
     channels and places. They rescale what their network returns, v; here it is x0, so that the rule is one for every

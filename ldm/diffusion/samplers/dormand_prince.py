@@ -16,7 +16,7 @@ MOST_SUB_STEPS = 1000  # between two reports
 
 
 class DormandPrince(Sampler):
-    """Deterministic, fifth order, takes as many calls as its tolerances want; the exact ODE to compare with.
+    """Deterministic, as many calls as its tolerances want: the exact ODE, to compare with.
 
     The method "dopri5" of torchdiffeq on the ODE of Song et al. 2021 (arXiv 2011.13456, section 4.3). It is written in
     the angle a = atan(sigma / alpha) and z = x / hypot(alpha, sigma), where it reads dz/da = (cos(a) z - x0) / sin(a):

@@ -21,7 +21,7 @@ FORM = DataForm()
 
 
 class DPMSolverPP(Sampler):
-    """Deterministic, good from 15 steps on, also under strong guidance: the usual choice for few steps ("2M").
+    """Deterministic, good from 15 steps on, under guidance too: "2M", the usual choice for few steps.
 
     Lu et al. 2022, arXiv 2211.01095: 2M is algorithm 2, 2S algorithm 1 with r = 1/2. 3M has the weights of the
     parabola through the last three x0, exactly: the third order of the authors' code takes half of its curvature,

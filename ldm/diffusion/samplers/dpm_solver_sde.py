@@ -14,7 +14,7 @@ from ldm.diffusion.spacings import Spacing
 
 
 class SDEDPMSolverPP(Sampler):
-    """Stochastic, good from 25 steps on ("DPM++ 2M SDE"): fresh noise mends early errors, at more steps than 2M.
+    """Stochastic, good from 25 steps on ("DPM++ 2M SDE"): fresh noise mends early errors.
 
     Lu et al. 2022, arXiv 2211.01095: their SDE-DPM-Solver++1 and ++2M, the exact solution of the reverse SDE whose x0
     is held, or taken for a straight line in lambda. Order 1 is DDIM with eta = 1.

@@ -25,7 +25,7 @@ Warm = Callable[[Tensor, Tensor, Level, Level, list[Tensor]], Tensor]
 
 
 class PLMS(Sampler):
-    """Deterministic, one call a step (two on the first), second order; the sampler of early latent diffusion.
+    """Deterministic, one call a step, second order; the sampler of early latent diffusion.
 
     Pseudo linear multistep (Liu et al. 2022, arXiv 2202.09778, eq. 12) as latent diffusion runs it: its first step is
     the pseudo improved Euler, then Adams-Bashforth of order 2, 3 and from then on 4. The formulas suppose even steps.
