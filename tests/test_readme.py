@@ -49,7 +49,9 @@ def test_the_commands_are_found() -> None:
 def test_a_command_of_the_docs_is_parsed(page: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[Any] = []
 
-    def parse_only(function: Any, argv: list[str], command: str, signature_of: Any = None, skip: Any = ()) -> None:
+    def parse_only(
+        function: Any, argv: list[str], command: str, signature_of: Any = None, skip: Any = (), epilog: Any = None
+    ) -> None:
         parser: argparse.ArgumentParser = signature.build_parser(signature_of or function, command, skip)
         parsed.append(parser.parse_args(argv))
 
@@ -82,6 +84,10 @@ def photographs(tmp_path: Path) -> Path:
             for left in range(0, 640 - 63, 64):
                 tile = Image.fromarray(photograph[top : top + 64, left : left + 64])
                 tile.save(folder / f"{top}-{left}.jpg", quality=95)
+    Image.fromarray(photograph).save(tmp_path / "photo.jpg")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 48, 48))
+    mask.save(tmp_path / "mask.png")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     return tmp_path
 
@@ -111,3 +117,8 @@ def test_five_commands_lead_from_photographs_to_samples(photographs: Path, monke
         assert (picture.size, picture.mode, picture.info["class"]) == ((64, 64), "RGB", "1")
     assert Path("samples/grid.png").is_file()
     assert Path("samples/film.gif").is_file()
+    for words in list(commands(section))[5:11]:  # what more can be asked of the model
+        few = {"sample": ["--num-steps", "2", "--num-images", "2"], "likelihood": ["--num-steps", "2"]}
+        main([*words, *few.get(words[0], [])])
+    assert len(list(Path("samples").glob("0*.png"))) == 2
+    assert Path("path.png").is_file()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ldm import plotting, runs
+from ldm.cli import signature
 from ldm.cli.by_name import describe, known, listing, make
-from ldm.cli.signature import call
 from ldm.data import ImageTransform, ShardReader
 from ldm.data.decode import BadImage, open_image, to_tensor
 from ldm.data.index import IMAGES
@@ -25,7 +25,7 @@ SHOWN = 256  # pixels of a side at most, unless the config says more
 def plot(argv: list[str]) -> None:
     """Hand the arguments to the picture that the first one names."""
     if argv and argv[0] in PICTURES:
-        call(PICTURES[argv[0]], argv[1:], f"plot {argv[0]}", epilog=CHOICES.get(argv[0]))
+        signature.call(PICTURES[argv[0]], argv[1:], f"plot {argv[0]}", epilog=CHOICES.get(argv[0]))
     elif argv and argv[0] in ("-h", "--help"):
         print(overview())
     else:

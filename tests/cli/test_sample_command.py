@@ -102,7 +102,8 @@ def test_grid_and_film(work, kind, capsys):
 
 def test_the_sampler_and_its_settings(work):
     sample("dit", "--num-images", "1", "--sampler", "DDIM:eta=0.5,spacing=linspace")
-    assert read("samples/000000.png")[1]["sampler"] == "DDIM(num_steps=3, spacing=Linspace(), eta=0.5, end_at_data=True)"
+    described = "DDIM(num_steps=3, spacing=Linspace(), eta=0.5, end_at_data=True)"
+    assert read("samples/000000.png")[1]["sampler"] == described
     for leaf in leaves(Sampler):
         assert type(make(Sampler, leaf.__name__.upper(), "sampler", num_steps=3)) is leaf
 
@@ -151,7 +152,9 @@ def test_what_the_model_or_the_sampler_cannot_do(work, refused):
         assert "0 or more" in refused("sample", "dit", option, value, *CPU)
     assert "choose one of " in refused("sample", "dit", "--sampler", "dimm", *CPU)
     for setting in ("eta", "steps=3", "num_steps=4"):
-        assert f"knows eta, spacing; '{setting}'" in refused("sample", "dit", *CPU, "--sampler", f"ddim:{setting}")
+        assert f"knows eta, spacing, end_at_data; '{setting}'" in refused(
+            "sample", "dit", *CPU, "--sampler", f"ddim:{setting}"
+        )
     assert "eta=2" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=2")
     assert "refuses" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=much")
     assert "eta=VALUE" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=[")

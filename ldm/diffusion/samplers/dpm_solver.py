@@ -13,7 +13,7 @@ from ldm.diffusion.spacings import Spacing
 
 
 class DPMSolver(Sampler):
-    """Deterministic, `order` calls a step; sharp without guidance, else prefer DPMSolverPP.
+    """Deterministic, as many calls a step as its order; sharp without guidance, else prefer DPMSolverPP.
 
     Lu et al. 2022, arXiv 2206.00927: DPM-Solver-1 is eq. 3.7 (and DDIM), -2 and -3 are algorithms 1 and 2 with
     r = 1/2 and 1/3, 2/3. The step into t = 0, which returns x0, and one from alpha = 0, which is first order, make
