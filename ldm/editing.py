@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d
 from ldm.data.decode import BadImage, open_image, to_tensor
 from ldm.data.transform import ImageTransform
 from ldm.diffusion.editing import slerp
-from ldm.diffusion.samplers.inversion import DDIMInversion
+from ldm.diffusion.samplers import DDIMInversion, Sampler
 from ldm.errors import UserError
 from ldm.sampling import Edit, ImageNoise, Request, contrast
 from ldm.tasks import DiffusionTask
@@ -36,11 +36,12 @@ def from_images(task: DiffusionTask, files: Sequence[str], count: int, strength:
 
 
 @torch.inference_mode()
-def between(task: DiffusionTask, request: Request, files: Sequence[str], num_steps: int) -> Edit:
+def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler: Sampler) -> Edit:
     """Start from noises on the great circle between two ends, one an image of the request.
 
     The ends are the noises of the request's first seed and of the one after it or, with two pictures, what DDIM run
-    backwards makes of them under the first label (Song et al. 2020, arXiv 2010.02502, section 5.3).
+    backwards over the sampler's times makes of them under the first label (Song et al. 2020, arXiv 2010.02502, section
+    5.3).
     """
     first = request.seeds[0]
     if not files:
@@ -50,10 +51,11 @@ def between(task: DiffusionTask, request: Request, files: Sequence[str], num_ste
         labels = None if request.labels is None else [request.labels[0]] * 2
         plain = replace(request, seeds=[first, first], labels=labels, avoided=None, guidance=(), weak=None, edit=Edit())
         held = contrast(task, plain)
-        x = encode(task, files).to(task.device)
-        for step in DDIMInversion(num_steps).steps(held.wanted, held.path, x):
-            x = step.x
-        ends = x
+        if sampler.num_steps < 2:
+            raise UserError("Two images are inverted over the sampler's times: --num-steps must be at least 2.")
+        inversion = DDIMInversion(sampler.num_steps, sampler.spacing)
+        eps = inversion.invert(held.wanted, held.path, encode(task, files).to(task.device))
+        ends = held.path.start(eps)
     else:
         raise UserError(f"--interpolate goes between two images and --images names {len(files)}: name two, or none.")
     weights = torch.linspace(0, 1, len(request.seeds), device=ends.device)

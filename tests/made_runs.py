@@ -111,3 +111,12 @@ def edit_config(folder, change):
     config = yaml.safe_load(path.read_text())
     change(config["model"]["init_args"])
     path.write_text(yaml.safe_dump(config))
+
+
+def walks(sampler):
+    """Whether a sampler, a class, walks the path of the models here."""
+    try:
+        sampler(num_steps=4).check(RectifiedFlow())
+    except ValueError:
+        return False
+    return True

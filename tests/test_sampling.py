@@ -4,25 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_runs import diffusion_task
+from made_runs import diffusion_task, walks
 
 from ldm.cli.by_name import known
 from ldm.diffusion.guidance import ClassifierFree, guide
-from ldm.diffusion.paths import Cosine, RectifiedFlow
+from ldm.diffusion.paths import Cosine
 from ldm.diffusion.samplers import DDIM, DDPM, Sampler
 from ldm.errors import UserError
 from ldm.images import to_uint8
 from ldm.sampling import ImageNoise, Request, check_request, contrast, sample_images, sample_steps
-
-
-def walks(leaf):
-    """Whether a sampler walks the path of the models here."""
-    try:
-        leaf(num_steps=3).check(RectifiedFlow())
-    except ValueError:
-        return False
-    return True
-
 
 SAMPLERS = [DDIM(4), DDIM(4, eta=1.0), DDPM(4)]
 

@@ -96,5 +96,6 @@ def describe(thing: Any) -> str:
     """An object of ours as code that makes its like."""
     if not type(thing).__module__.startswith("ldm."):
         return str(thing)
-    settings = ", ".join(f"{name}={describe(value)}" for name, value in vars(thing).items())
+    names = inspect.signature(type(thing)).parameters
+    settings = ", ".join(f"{name}={describe(getattr(thing, name))}" for name in names)
     return f"{type(thing).__name__}({settings})"

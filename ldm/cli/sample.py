@@ -206,7 +206,7 @@ def make_edit(
         for option, value in (("--strength", strength), ("--mask", mask)):
             if value is not None:
                 raise UserError(f"{option} has no meaning with --interpolate: leave one of them out.")
-        return between(task, request, images, sampler.num_steps)
+        return between(task, request, images, sampler)
     if not images:
         for option, value in (("--strength", strength), ("--mask", mask)):
             if value is not None:

@@ -51,7 +51,7 @@ def test_the_pngs_are_numbered_and_carry_seed_and_settings(work, capsys):
             "class": str([3, 7][i % 2]),
             "run": "dit",
             "weights": "ema",
-            "sampler": "DDIM(num_steps=3, spacing=Trailing(), eta=0.0, end_at_data=True)",
+            "sampler": "DDIM(num_steps=3, eta=0.0, spacing=Trailing(), end_at_data=True)",
             "guidance_scale": "2.0",
         }
     assert "5 images in samples/" in capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_grid_and_film(work, kind, capsys):
 
 def test_the_sampler_and_its_settings(work):
     sample("dit", "--num-images", "1", "--sampler", "DDIM:eta=0.5,spacing=linspace")
-    described = "DDIM(num_steps=3, spacing=Linspace(), eta=0.5, end_at_data=True)"
+    described = "DDIM(num_steps=3, eta=0.5, spacing=Linspace(), end_at_data=True)"
     assert read("samples/000000.png")[1]["sampler"] == described
     for leaf in leaves(Sampler):
         assert type(make(Sampler, leaf.__name__.upper(), "sampler", num_steps=3)) is leaf

@@ -8,7 +8,7 @@ from torchdiffeq import odeint
 
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.likelihood.base import Likelihood, Term
-from ldm.diffusion.likelihood.flow import arc, begin, check_flow, dequantised, flow, prior_nll, rademacher
+from ldm.diffusion.likelihood.flow import arc, begin, check_flow, flow, prior_nll, rademacher
 from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.samplers.base import Noise
 
@@ -49,13 +49,10 @@ class AdaptiveODE(Likelihood):
     def terms(
         self, denoise: Denoise, path: NoisePath, x0: Tensor, noise: Noise, levels: int | None = None
     ) -> Iterator[Term]:
-        width = 0.0
-        if levels is not None:
-            x0, width = dequantised(x0, noise, levels)
         way = arc(path, self.start)
+        z, scale = begin(x0, way, noise, levels)
+        yield Term("scale", way.t[0], scale)
         both = flow(denoise, path, way, [] if self.exact_trace else rademacher(noise, self.num_probes))
-        z, scale = begin(x0, way)
-        yield Term("scale", way.t[0], scale + width)
         ends = torch.tensor(way.angle, dtype=z.dtype, device=z.device)
 
         def slope(angle: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

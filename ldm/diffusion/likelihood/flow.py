@@ -39,10 +39,16 @@ def arc(path: NoisePath, start: float | None) -> Arc:
     return Arc(t, (first, last), path.prior_std / float(torch.hypot(path.alpha(end), path.sigma(end))))
 
 
-def begin(x0: Tensor, way: Arc) -> tuple[Tensor, Tensor]:
-    """z at the start of the way, and what the change of variables adds to -log p: nats per dimension (B,)."""
+def begin(x0: Tensor, way: Arc, noise: Noise, levels: int | None) -> tuple[Tensor, Tensor]:
+    """z at the start of the way, and what the change of variables adds to -log p: nats per dimension (B,).
+
+    Data of `levels` values are spread evenly over the bins around them first.
+    """
+    width = 0.0
+    if levels is not None:
+        x0, width = dequantised(x0, noise, levels)
     shrunk = math.cos(way.angle[0])
-    return shrunk * x0, torch.full_like(x0.flatten(1)[:, 0], -math.log(shrunk))
+    return shrunk * x0, torch.full_like(x0.flatten(1)[:, 0], width - math.log(shrunk))
 
 
 def time(path: NoisePath, angle: float) -> float:

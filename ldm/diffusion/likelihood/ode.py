@@ -11,7 +11,6 @@ from ldm.diffusion.likelihood.flow import (
     arc,
     begin,
     check_flow,
-    dequantised,
     flow,
     prior_nll,
     rademacher,
@@ -52,13 +51,10 @@ class ODE(Likelihood):
     def terms(
         self, denoise: Denoise, path: NoisePath, x0: Tensor, noise: Noise, levels: int | None = None
     ) -> Iterator[Term]:
-        width = 0.0
-        if levels is not None:
-            x0, width = dequantised(x0, noise, levels)
         way = arc(path, self.start)
+        z, scale = begin(x0, way, noise, levels)
+        yield Term("scale", way.t[0], scale)
         both = flow(denoise, path, way, [] if self.exact_trace else rademacher(noise, self.num_probes))
-        z, scale = begin(x0, way)
-        yield Term("scale", way.t[0], scale + width)
         first, last = way.angle
         step = (last - first) / self.num_steps
         for index in range(self.num_steps):

@@ -79,6 +79,18 @@ class Sampler(ABC):
         return list(pairwise(levels(path, self.spacing.grid(self.num_steps, path))))
 
 
+# (x, x0, t, s) -> the x at s that a step from t makes of the state x and the estimate x0.
+Move = Callable[[Tensor, Tensor, Level, Level], Tensor]
+
+
+def walk(intervals: list[tuple[Level, Level]], denoise: Denoise, x: Tensor, move: Move) -> Iterator[Step]:
+    """The steps of a sampler that looks once a step; the one into t = 0 returns x0."""
+    for index, (t, s) in enumerate(intervals):
+        x, x0 = look(denoise, x, t.t)
+        x = x0 if s.t == 0 else move(x, x0, t, s)
+        yield Step(index, len(intervals), s.t, x, x0)
+
+
 def ask(denoise: Denoise, x: Tensor, t: float) -> Denoised:
     """`denoise` at one time for the whole batch."""
     return denoise(x, scalar(t))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.paths import Level, NoisePath
-from ldm.diffusion.samplers.base import Noise, Sampler, Step, look
+from ldm.diffusion.samplers.base import Noise, Sampler, Step, walk
 from ldm.diffusion.shapes import affine
 from ldm.diffusion.spacings import Spacing
 
@@ -26,11 +26,7 @@ class Euler(Sampler):
         super().__init__(num_steps, spacing)
 
     def steps(self, denoise: Denoise, path: NoisePath, x: Tensor, noise: Noise) -> Iterator[Step]:
-        intervals = self.intervals(path)
-        for index, (t, s) in enumerate(intervals):
-            x, x0 = look(denoise, x, t.t)
-            x = x0 if s.t == 0 else move(x, x0, t, s.t - t.t)
-            yield Step(index, len(intervals), s.t, x, x0)
+        return walk(self.intervals(path), denoise, x, lambda x, x0, t, s: move(x, x0, t, s.t - t.t))
 
 
 def move(x: Tensor, x0: Tensor, t: Level, dt: float) -> Tensor:

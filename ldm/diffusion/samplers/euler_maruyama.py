@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.paths import Level, NoisePath
-from ldm.diffusion.samplers.base import Noise, Sampler, Step, look
+from ldm.diffusion.samplers.base import Noise, Sampler, Step, walk
 from ldm.diffusion.samplers.euler import velocity
 from ldm.diffusion.spacings import Spacing
 
@@ -46,11 +47,7 @@ class EulerMaruyama(Sampler):
         self.scale = scale
 
     def steps(self, denoise: Denoise, path: NoisePath, x: Tensor, noise: Noise) -> Iterator[Step]:
-        intervals = self.intervals(path)
-        for index, (t, s) in enumerate(intervals):
-            x, x0 = look(denoise, x, t.t)
-            x = x0 if s.t == 0 else self.move(x, x0, t, s, noise)
-            yield Step(index, len(intervals), s.t, x, x0)
+        return walk(self.intervals(path), denoise, x, partial(self.move, noise=noise))
 
     def move(self, x: Tensor, x0: Tensor, t: Level, s: Level, noise: Noise) -> Tensor:
         """x (B, ...) at t to x at s < t."""
