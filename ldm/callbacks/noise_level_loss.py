@@ -11,7 +11,9 @@ from ldm.tasks import DiffusionTask
 
 
 class NoiseLevelLoss(L.Callback):
-    """Logs the mean training loss in equal bins of t, over the samples of the last interval and of all ranks.
+    """Logs the mean training loss by noise level, over the samples of the last interval and of all ranks.
+
+    The bins are equal as samplers space their steps: in t, or on the EDM path in t^(1/rho).
 
     Args:
         bins: number of bins between t = 0 (data) and t = 1 (noise).
@@ -32,7 +34,8 @@ class NoiseLevelLoss(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: DiffusionTask, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
-        bins = (outputs["t"] * self.bins).long().clamp(max=self.bins - 1)
+        even = outputs["t"] ** (1 / pl_module.diffusion.path.rho)
+        bins = (even * self.bins).long().clamp(max=self.bins - 1)
         self.sums[0].index_add_(0, bins, outputs["losses"].float())
         self.sums[1].index_add_(0, bins, torch.ones_like(outputs["losses"], dtype=torch.float))
         step = trainer.global_step
@@ -46,6 +49,7 @@ class NoiseLevelLoss(L.Callback):
         losses, counts = self.sums.cpu()
         for i in range(self.bins):
             if counts[i] > 0:
-                name = f"noise_level/loss_t{i / self.bins:.2f}-{(i + 1) / self.bins:.2f}"
+                low, high = ((edge / self.bins) ** pl_module.diffusion.path.rho for edge in (i, i + 1))
+                name = f"noise_level/loss_t{low:.3g}-{high:.3g}"
                 pl_module.log(name, losses[i] / counts[i], rank_zero_only=True)
         self.sums.zero_()

@@ -147,7 +147,7 @@ def test_losses_are_told_apart_by_noise_level(few_digits, tmp_path):
         t, losses = torch.cat(outputs.t[first:last]), torch.cat(outputs.losses[first:last])
         for i in range(4):
             inside = (t >= i / 4) & ((t < (i + 1) / 4) | (i == 3))
-            name = f"noise_level/loss_t{i / 4:.2f}-{(i + 1) / 4:.2f}"
+            name = f"noise_level/loss_t{i / 4:.3g}-{(i + 1) / 4:.3g}"
             assert inside.any()
             assert outputs.logged[last][name] == pytest.approx(losses[inside].mean().item(), rel=1e-5)
 
