@@ -10,14 +10,17 @@ from torch.nn.functional import max_pool2d
 
 from ldm.data.decode import BadImage, open_image, to_tensor
 from ldm.data.transform import ImageTransform
-from ldm.diffusion.editing import slerp
+from ldm.diffusion.editing import begin_at, slerp
+from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.samplers import DDIMInversion, Sampler
 from ldm.errors import UserError
 from ldm.sampling import Edit, ImageNoise, Request, contrast
 from ldm.tasks import DiffusionTask
 
 
-def from_images(task: DiffusionTask, files: Sequence[str], count: int, strength: float, mask: str | None) -> Edit:
+def from_images(
+    task: DiffusionTask, files: Sequence[str], count: int, strength: float, mask: str | None, sampler: Sampler
+) -> Edit:
     """Start from given pictures, dealt to `count` images in turn; with a mask, paint only where it is white.
 
     Args:
@@ -26,9 +29,18 @@ def from_images(task: DiffusionTask, files: Sequence[str], count: int, strength:
         count: images to be made.
         strength: how far they are noised, over 0; 1 forgets them (SDEdit, arXiv 2108.01073).
         mask: a picture, white where the model is to paint.
+        sampler: what will walk from there.
     """
     if not 0 < strength <= 1:
         raise UserError(f"A strength of {strength} is outside (0, 1]: 0.3 keeps most of an image, 1 forgets it.")
+    path = task.diffusion.path
+    try:
+        begin_at(sampler, strength**path.rho).check(path)
+    except ValueError:
+        raise UserError(
+            f"A strength of {strength} lies below all of the {sampler.num_steps} times that {type(sampler).__name__} "
+            "visits, so nothing would change: raise --strength or --num-steps."
+        ) from None
     latents = encode(task, files)
     known = latents[[i % len(files) for i in range(count)]]
     painted = None if mask is None else read_mask(task, mask).expand(count, -1, -1, -1)
@@ -47,6 +59,8 @@ def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler
     if not files:
         noise = ImageNoise([first, first + 1], task.net.sample_shape, task.device, request.temperature)
         ends = task.diffusion.path.start(noise())
+    elif not isinstance(task.diffusion.path, NoisePath):
+        raise UserError("Images are inverted through Gaussian noise, of which this model knows nothing: name none.")
     elif len(files) == 2:
         labels = None if request.labels is None else [request.labels[0]] * 2
         plain = replace(request, seeds=[first, first], labels=labels, avoided=None, guidance=(), weak=None, edit=Edit())

@@ -121,6 +121,7 @@ def check_method(method: Likelihood, task: DiffusionTask) -> None:
     """Raise a UserError if the method has no meaning for the model."""
     try:
         method.check(task.diffusion.path)
+        task.check_variance(getattr(method, "variance", None))
     except ValueError as error:
         raise UserError(f"The method does not fit the model: {error}") from None
 

@@ -107,25 +107,39 @@ class Request:
 
 def check_request(task: DiffusionTask, request: Request) -> None:
     """Raise a UserError if the model cannot be asked for this."""
+    rules = request.guidance
+    wants_labels = any(rule.needs_labels for rule in rules)
+    if not (wants_labels and task.conditioner.num_classes is None):
+        check_labels(task, (*(request.labels or ()), *(request.avoided or ())))
+    if not 0 < request.temperature < math.inf:
+        raise UserError(f"A temperature of {request.temperature} makes no noise: 1 is the model's own, 0.8 to 1 usual.")
+    check_path(task.diffusion.path, rules)
+    if any(rule.needs_other for rule in rules):
+        check_other(task, request)
+    needs_weak = any(rule.needs_weak for rule in rules)
+    if needs_weak and request.weak is None:
+        raise UserError("Autoguidance holds the model against a worse one: name its run folder with --weak-run.")
+    if request.weak is not None:
+        if not needs_weak:
+            raise UserError("--weak-run is for the rule autoguidance: add --guidance autoguidance.")
+        check_weak(task, request.weak, request.labels or ())
+    try:
+        denoise = guide(contrast(task, request.pick([0])), *rules)
+        if wants_labels:  # a stranger's classifier, which has to be tried
+            path = task.diffusion.path
+            denoise(torch.zeros(1, *task.net.sample_shape), torch.tensor((path.t_min + path.t_max) / 2).double())
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_labels(task: DiffusionTask, labels: Iterable[int]) -> None:
+    """Raise a UserError if one of them is no class of the model."""
     num_classes = task.conditioner.num_classes
-    for label in (*(request.labels or ()), *(request.avoided or ())):
+    for label in labels:
         if num_classes is None:
             raise UserError("The model is unconditional and knows no classes: leave --classes out.")
         if not 0 <= label < num_classes:
             raise UserError(f"There is no class {label}: the model knows the classes 0 to {num_classes - 1}.")
-    check_path(task.diffusion.path, request.guidance)
-    if not 0 < request.temperature < math.inf:
-        raise UserError(f"A temperature of {request.temperature} makes no noise: 1 is the model's own, 0.8 to 1 usual.")
-    if any(rule.needs_other for rule in request.guidance):
-        check_other(task, request)
-    if request.weak is not None:
-        check_weak(task, request.weak)
-    elif any(rule.needs_weak for rule in request.guidance):
-        raise UserError("Autoguidance holds the model against a worse one: name its run folder with --weak-run.")
-    try:
-        guide(contrast(task, request.pick([0])), *request.guidance)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def check_path(path: Path, rules: Sequence[Guidance]) -> None:
@@ -140,6 +154,8 @@ def check_path(path: Path, rules: Sequence[Guidance]) -> None:
 
 def check_other(task: DiffusionTask, request: Request) -> None:
     """Raise a UserError if there is nothing that guidance could hold the wanted condition against."""
+    if task.conditioner.num_classes is None:
+        raise UserError("The model knows no classes, so nothing can be guided towards: leave --guidance-scale at 1.")
     if request.labels is None:
         raise UserError("Guidance needs a class to guide towards: name --classes, or leave --guidance-scale at 1.")
     if request.avoided is None and task.conditioner.dropout == 0:
@@ -150,8 +166,17 @@ def check_other(task: DiffusionTask, request: Request) -> None:
         )
 
 
-def check_weak(task: DiffusionTask, weak: DiffusionTask) -> None:
-    """Raise a UserError if the weak model of autoguidance does not speak of the same latents and noise levels."""
+def check_weak(task: DiffusionTask, weak: DiffusionTask, labels: Sequence[int]) -> None:
+    """Raise a UserError if the weak model does not speak of the same latents, classes and noise levels."""
+    if weak.net.sample_shape != task.net.sample_shape:
+        raise UserError(
+            f"The weak model makes samples of {weak.net.sample_shape} and the model of {task.net.sample_shape}: give "
+            "one of the same size."
+        )
+    try:
+        check_labels(weak, labels)
+    except UserError as error:
+        raise UserError(f"Of the weak model: {error}") from None
     if weak.autoencoder.fingerprint() != task.autoencoder.fingerprint():
         raise UserError("The weak model was trained on the latents of another autoencoder: give one of the same.")
     path, other = task.diffusion.path, weak.diffusion.path
@@ -176,8 +201,9 @@ def contrast(task: DiffusionTask, request: Request) -> Contrast:
     weak = None
     if request.weak is not None:
         weak = request.weak.diffusion.denoiser(request.weak.net, condition(request.weak, request, request.labels))
-    if request.labels is None:
-        return Contrast(path, task.diffusion.denoiser(task.net, wanted), weak=weak)
+    labels = None if request.labels is None else torch.tensor(list(request.labels), device=task.device)
+    if labels is None or task.conditioner.num_classes is None:
+        return Contrast(path, task.diffusion.denoiser(task.net, wanted), weak=weak, labels=labels)
     other = condition(task, request, request.avoided)
     pair = task.diffusion.denoiser(task.net, wanted.join(other))
 
@@ -188,14 +214,13 @@ def contrast(task: DiffusionTask, request: Request) -> Contrast:
         return one, two
 
     alone, without = (task.diffusion.denoiser(task.net, cond) for cond in (wanted, other))
-    labels = torch.tensor(list(request.labels), device=task.device)
     return Contrast(path, alone, without, None if request.two_passes else both, weak, labels)
 
 
 def condition(task: DiffusionTask, request: Request, labels: Sequence[int] | None) -> Conditioning:
     """What a task's network hears of these labels; None: of no class."""
     every = torch.ones(len(request.seeds), dtype=torch.bool, device=task.device)
-    if labels is None:
+    if labels is None or task.conditioner.num_classes is None:
         return task.conditioner({}, drop=every)
     return task.conditioner({"labels": torch.tensor(list(labels), device=task.device)}, drop=~every)
 

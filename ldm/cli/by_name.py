@@ -4,8 +4,9 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -35,6 +36,8 @@ def known(seam: Any) -> dict[str, Any]:
 def make(seam: Any, text: str, what: str, **given: Any) -> Any:
     """The object that NAME or NAME:KEY=VALUE,KEY=VALUE describes; a value that is an object of ours is named likewise.
 
+    A comma within brackets belongs to its value, any other ends it; so an object inside can have one setting.
+
     Args:
         seam: the ABC.
         text: as the user has written it.
@@ -46,18 +49,32 @@ def make(seam: Any, text: str, what: str, **given: Any) -> Any:
     """
     name, _, rest = text.partition(":")
     leaf = find(seam, name, what)
-    hints = {key: hint for key, hint in get_type_hints(leaf.__init__).items() if key not in ("return", *given)}
+    hints = {key: hint for key, hint in settable(leaf).items() if key not in given}
     values = dict(given)
-    for setting in rest.split(",") if rest else []:
+    for setting in re.split(r",(?![^\[]*\])", rest) if rest else []:
         key, equals, value = setting.partition("=")
         if not equals or key not in hints:
             known_keys = ", ".join(hints) or "no settings"
             raise UserError(f"The {what} {name} takes KEY=VALUE and knows {known_keys}; {setting!r} is neither.")
+        if key in values:
+            raise UserError(f"The {what} {name} is given {key} twice: leave one of them out.")
         values[key] = read(hints[key], value, key)
     try:
         return leaf(**values)
     except (ValueError, TypeError) as error:
-        raise UserError(f"The {what} {name} refuses its settings: {error}") from None
+        raise UserError(f"The {what} {name} refuses its settings: {' '.join(str(error).split())}") from None
+
+
+def settable(leaf: Any) -> dict[str, Any]:
+    """The arguments of a class that can be written as text, with their types: all but functions."""
+    hints = get_type_hints(leaf.__init__)
+    return {key: hint for key, hint in hints.items() if key != "return" and set(kinds(hint)) - {type(None), Callable}}
+
+
+def kinds(hint: Any) -> list[Any]:
+    """The types that a hint allows; of list[int] and Callable[..., ...] what stands before the bracket."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [get_origin(part) or part for part in parts]
 
 
 def find(seam: Any, name: str, what: str) -> Any:
@@ -69,14 +86,38 @@ def find(seam: Any, name: str, what: str) -> Any:
 
 
 def read(hint: Any, value: str, key: str) -> Any:
-    """A value for a parameter: an object of ours where the type is one of our seams, else a number or a word."""
-    for part in (hint, *get_args(hint)):
-        if inspect.isclass(part) and inspect.isabstract(part) and part.__module__.startswith("ldm."):
-            return make(part, value, key)
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"{key}={value} has no value that can be read: write {key}=VALUE.") from None
+    """A value of a type that the hint allows: an object of ours by its name, a number, yes or no, a list, a word."""
+    allowed = kinds(hint)
+    for kind in allowed:
+        if inspect.isclass(kind) and inspect.isabstract(kind) and kind.__module__.startswith("ldm."):
+            return make(kind, value, key)
+    if type(None) in allowed and value.lower() in ("none", "null"):
+        return None
+    for kind, convert in CONVERSIONS.items():
+        if kind in allowed:
+            try:
+                return convert(value)
+            except (ValueError, KeyError, yaml.YAMLError):
+                continue
+    raise UserError(f"{key}={value} is not {' or '.join(WORDS[kind] for kind in CONVERSIONS if kind in allowed)}.")
+
+
+def listed(value: str) -> list[float]:
+    """The numbers of a list in brackets."""
+    found = yaml.safe_load(value)
+    if not isinstance(found, list):
+        raise ValueError(value)
+    return [float(item) for item in found]
+
+
+CONVERSIONS: dict[Any, Callable[[str], Any]] = {
+    bool: lambda value: {"true": True, "false": False}[value.lower()],
+    int: int,
+    float: float,
+    list: listed,
+    str: str,
+}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list such as [1,2]", str: "a word"}
 
 
 def listing(seam: Any, title: str) -> str:

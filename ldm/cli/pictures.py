@@ -70,7 +70,8 @@ def finish(
     num_images = len(request.seeds)
     removed = remove_older(folder, num_images)
     older = f" ({removed} of an older call removed)" if removed else ""
-    console.print(f"{num_images} images in {folder}/{older}")
+    what = "1 image" if num_images == 1 else f"{num_images} images"
+    console.print(f"{what} in {folder}/{older}")
     if grid:
         images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(num_images)]
         titles = [f"class {label}" for label in (request.labels or [])[:columns]]

@@ -19,6 +19,7 @@ from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.samplers import Sampler
 from ldm.errors import UserError
 
+MOST_TIMES = 60  # of one picture
 SHOWN = 256  # pixels of a side at most, unless the config says more
 
 
@@ -58,7 +59,7 @@ def path(config: str, out: str = "path.png", trust_code: bool = False) -> None:
     trained. A bound on the likelihood has the same weight everywhere.
 
     Args:
-        config: a training config (YAML) of a diffusion model, or its run folder.
+        config: a training config (YAML) of a diffusion model, or its run folder, whose weights are not read.
         out: the PNG to write.
         trust_code: allow the config to name classes from outside ldm, which runs their code.
     """
@@ -85,7 +86,7 @@ def noising(
     to unit variance as its latents are.
 
     Args:
-        config: a training config (YAML) of a diffusion model, or its run folder.
+        config: a training config (YAML) of a diffusion model, or its run folder, whose weights are not read.
         shards: folder of packed images, as ldm pack writes it.
         out: the PNG to write.
         num_times: how many times are shown, from the least to the most noise.
@@ -93,8 +94,8 @@ def noising(
         seed: seed of the noise.
         trust_code: allow the config to name classes from outside ldm, which runs their code.
     """
-    if num_times < 1 or size < 0 or seed < 0:
-        raise UserError("--num-times must be at least 1, --size and --seed at least 0.")
+    if not 1 <= num_times <= MOST_TIMES or size < 0 or seed < 0:
+        raise UserError(f"--num-times must be 1 to {MOST_TIMES}, --size and --seed at least 0.")
     process = runs.load_process(config, trust_code)
     read = runs.read_training_config(config)
     image = first_image(shards, size or int(read["data"]["init_args"].get("size") or 0))

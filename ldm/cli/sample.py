@@ -160,6 +160,8 @@ def make_guidance(
         check_rules(rules)
     except ValueError as error:
         raise UserError(str(error)) from None
+    if classifier is not None and not any(rule.needs_labels for rule in rules):
+        raise UserError("--classifier is for the rule classifierguidance: add --guidance classifierguidance.")
     return rules
 
 
@@ -172,7 +174,7 @@ def load_classifier(name: str | None, trust_code: bool) -> Callable[[Tensor, Ten
     module, _, function = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module may fail in any way of its own
         raise UserError(f"--classifier {name} cannot be imported ({error}): write package.module.function.") from None
     return found
 
@@ -181,15 +183,24 @@ def check_sampler(sampler: Sampler, task: DiffusionTask, rules: list[Guidance], 
     """Raise a UserError if the sampler cannot walk the model's path, or not go on from where a rule moves the state."""
     try:
         sampler.check(task.diffusion.path)
+        task.check_variance(getattr(sampler, "variance", None))
     except ValueError as error:
         raise UserError(f"The sampler {type(sampler).__name__} does not fit the model: {error}") from None
     movers = [type(rule).__name__ for rule in rules if rule.moves] + ["--mask"] * (mask is not None)
     if movers and not sampler.obeys_moves:
-        fit = [name for name, leaf in known(Sampler).items() if leaf.obeys_moves]
+        fit = [name for name, leaf in known(Sampler).items() if leaf().obeys_moves and walks(leaf(), task)]
         raise UserError(
             f"{movers[0]} moves the state at each step and {type(sampler).__name__} does not go on from there: use "
             f"one of {', '.join(fit)}."
         )
+
+
+def walks(sampler: Sampler, task: DiffusionTask) -> bool:
+    try:
+        sampler.check(task.diffusion.path)
+    except ValueError:
+        return False
+    return True
 
 
 def make_edit(
@@ -213,4 +224,4 @@ def make_edit(
                 raise UserError(f"{option} is about given pictures: name them with --images, or leave it out.")
         return Edit()
     usual = 0.7 if mask is None else 1.0
-    return from_images(task, images, len(request.seeds), usual if strength is None else strength, mask)
+    return from_images(task, images, len(request.seeds), usual if strength is None else strength, mask, sampler)

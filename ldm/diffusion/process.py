@@ -110,9 +110,12 @@ class Diffusion(Process):
     def check_net(self, in_channels: int, out_channels: int) -> None:
         learns, has = self.objective.needs_variance, out_channels == 2 * in_channels
         if has and not learns:
+            where = (
+                "" if self.path.num_steps else f" and a discrete path such as Linear, not {type(self.path).__name__}"
+            )
             raise ValueError(
                 f"The net has learned-variance channels and the objective {type(self.objective).__name__} does not "
-                "train them: set learned_variance to false, or use the objective Hybrid."
+                f"train them: set learned_variance to false, or use the objective Hybrid{where}."
             )
         if learns and not has:
             raise ValueError(

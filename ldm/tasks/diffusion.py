@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ldm.autoencoders import Autoencoder, DiagonalGaussian
 from ldm.conditioners import Conditioner
 from ldm.diffusion import Process
+from ldm.diffusion.variances import Variance
 from ldm.errors import UserError
 from ldm.networks import Conditioning, Network
 from ldm.seeding import seeded_generator
@@ -91,6 +92,14 @@ class DiffusionTask(Task):
             raise UserError(
                 f"{data.shards} has {found} classes and the conditioner {known}: set num_classes of the conditioner "
                 f"to {found}."
+            )
+
+    def check_variance(self, variance: Variance | None) -> None:
+        """Raise a ValueError if a reverse step's variance is to be read from a network that has not learned it."""
+        if variance is not None and variance.learned and self.net.out_channels == self.net.in_channels:
+            raise ValueError(
+                f"{type(variance).__name__} reads the variance from the network, and this one was built without "
+                "learned_variance: use FixedSmall or FixedLarge."
             )
 
     def encode(self, batch: dict[str, Any], eps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The issue's list of bad input, as a user would meet it at each command."""
+"""What a user gets wrong, at each command."""
 
 import shutil
 from pathlib import Path

@@ -34,8 +34,17 @@ def test_settings_are_read_and_may_be_objects_themselves():
     assert (made.num_steps, made.s_churn) == (7, 40)
     assert isinstance(made.spacing, Karras)
     assert made.spacing.rho == 5
-    assert describe(made).startswith("Heun(num_steps=7, s_churn=40, s_tmin=0.0")
-    assert "spacing=Karras(rho=5)" in describe(made)
+    assert describe(made).startswith("Heun(num_steps=7, s_churn=40.0, s_tmin=0.0")
+    assert "spacing=Karras(rho=5.0)" in describe(made)
+
+
+def test_values_have_the_type_of_their_argument():
+    assert make(Sampler, "dormandprince:rtol=1e-6", "sampler").rtol == 1e-6
+    assert make(Sampler, "dpmsolverpp:multistep=false", "sampler").multistep is False
+    assert make(NoisePath, "betas:betas=[0.1,0.2]", "path").num_steps == 2
+    assert make(Likelihood, "ode:start=none", "method").start is None
+    with pytest.raises(UserError, match="knows scale"):
+        make(Guidance, "classifierguidance:classifier=os.system", "rule")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +55,11 @@ def test_settings_are_read_and_may_be_objects_themselves():
         ("heun:s_churn", "takes KEY=VALUE"),
         ("heun:s_churn=-1", "refuses its settings: s_churn=-1"),
         ("heun:spacing=even", "no spacing 'even': choose one of"),
-        ("heun:s_churn=[", "no value that can be read"),
+        ("heun:s_churn=[", "s_churn=[ is not a number"),
+        ("heun:s_churn=1,s_churn=2", "given s_churn twice"),
+        ("ddim:eta=true", "eta=true is not a number"),
+        ("dpmsolverpp:order=2.5", "order=2.5 is not a whole number"),
+        ("dpmsolverpp:multistep=maybe", "multistep=maybe is not true or false"),
     ],
 )
 def test_a_wrong_word_is_named(text, told):

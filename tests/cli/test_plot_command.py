@@ -126,6 +126,6 @@ def test_foreign_code_is_not_run(work, refused):
 
 
 def test_numbers_without_meaning(folder, refused, few_digits):
-    assert "--num-times must be at least 1" in refused("plot", "noising", FLOW, few_digits / "train", "--num-times", 0)
+    assert "--num-times must be 1 to 60" in refused("plot", "noising", FLOW, few_digits / "train", "--num-times", 0)
     assert "--num-lines" in refused("plot", "sampler", "ddim", "--num-lines", 0)
     assert "num_steps=0" in refused("plot", "sampler", "ddim", "--num-steps", 0)

@@ -156,8 +156,7 @@ def test_what_the_model_or_the_sampler_cannot_do(work, refused):
             "sample", "dit", *CPU, "--sampler", f"ddim:{setting}"
         )
     assert "eta=2" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=2")
-    assert "refuses" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=much")
-    assert "eta=VALUE" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=[")
+    assert "eta=much is not a number" in refused("sample", "dit", *CPU, "--sampler", "ddim:eta=much")
     assert "choose one of karras, leading" in refused("sample", "dit", *CPU, "--sampler", "ddim:spacing=even")
     assert "at least 1" in refused("sample", "dit", "--num-images", "0", *CPU)
     assert "at least 1" in refused("sample", "dit", "--accelerator", "cpu", "--num-steps", "0")

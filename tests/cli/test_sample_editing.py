@@ -65,7 +65,7 @@ def test_rules_compose_in_their_order(work):
     sample("dit", *options, "--out", "without")
     assert torch.equal(read("whole/000000.png")[0], read("without/000000.png")[0])
     assert not torch.equal(read("narrow/000000.png")[0], read("without/000000.png")[0])
-    assert read("narrow/000000.png")[1]["guidance"] == "Interval(low=0.9, high=1)"
+    assert read("narrow/000000.png")[1]["guidance"] == "Interval(low=0.9, high=1.0)"
 
 
 def test_negative_classes_and_two_passes(work):
@@ -102,7 +102,7 @@ def test_a_mask_keeps_what_is_black(work, picture):
     mask.save("mask.png")
     task = runs.load_diffusion("dit")
     for sampler in (DDIM(4), RePaint(4)):
-        edit = from_images(task, [picture], 3, 1.0, "mask.png")
+        edit = from_images(task, [picture], 3, 1.0, "mask.png", sampler)
         *_, last = sample_steps(task, Request(range(3), [3, 3, 3], edit=edit), sampler)
         assert torch.equal(edit.mask[0, 0], torch.tensor([[1.0, 1, 0, 0]]).expand(4, 4))
         assert torch.equal(last.x[..., 2:], edit.known[..., 2:])
@@ -150,6 +150,10 @@ def test_what_has_no_meaning_is_refused_before_any_work(work, picture, refused):
     for option, value in (("--strength", "0.5"), ("--mask", picture)):
         assert "name them with --images" in refused(*dit, option, value)
         assert "--interpolate" in refused(*dit, "--interpolate", option, value)
+    assert "raise --strength or --num-steps" in refused(*dit, "--images", picture, "--strength", "0.01")
+    assert "learned_variance" in refused(*asked, "--sampler", "ddpm:variance=learnedrange")
+    assert "add --guidance" in refused(*asked, "--weak-run", "dit")
+    assert "add --guidance" in refused(*asked, "--classifier", "os.getcwd", "--trust-code")
     assert "names 1" in refused(*dit, "--interpolate", "--images", picture)
     assert not list(Path("never").glob("*.png"))
 
@@ -171,3 +175,23 @@ def test_a_weak_model_must_speak_of_the_same_latents_and_path(work, refused):
     told = refused("sample", "dit", *CPU, "--classes", "3", "--guidance", "autoguidance", "--weak-run", "other")
     assert "Cosine" in told
     assert "RectifiedFlow" in told
+    asked = ["--classes", "3", "--guidance", "autoguidance", "--weak-run"]
+    diffusion_run("few", "ae", classes=2)
+    assert "Of the weak model: There is no class 3" in refused("sample", "dit", *CPU, *asked, "few")
+
+
+def test_a_classifier_guides_a_model_without_classes(work, refused, monkeypatch):
+    Path("theirs.py").write_text(
+        "def logits(x_t, t):\n    return x_t.flatten(1)[:, :10] * 30\n"
+        "def one_row(x_t, t):\n    return x_t.flatten()[:3]\n"
+        "def two_classes(x_t, t):\n    return x_t.flatten(1)[:, :2]\n"
+    )
+    monkeypatch.syspath_prepend(str(work))
+    options = ["--guidance", "classifierguidance:scale=5", "--trust-code", "--num-images", "2", "--classifier"]
+    sample("plain", "--classes", 3, *options, "theirs.logits", "--out", "guided")
+    sample("plain", "--num-images", 2, "--out", "free")
+    assert not torch.equal(read("guided/000000.png")[0], read("free/000000.png")[0])
+    for wrong in ("one_row", "two_classes"):
+        told = refused("sample", "plain", *CPU, "--classes", "3", *options, f"theirs.{wrong}")
+        assert "has to give logits (B, classes)" in told
+    sys.modules.pop("theirs", None)

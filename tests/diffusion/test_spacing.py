@@ -6,7 +6,7 @@ import torch
 from diffusion_cases import PATHS, SAMPLERS, SPACINGS, name
 
 from ldm.diffusion.paths import EDM, VE, Cosine, Linear, Path, RectifiedFlow, ScaledLinear
-from ldm.diffusion.spacings import Karras, Leading, Linspace, LogSNR, Quadratic, Tail, Trailing
+from ldm.diffusion.spacings import Karras, Leading, Linspace, LogSNR, Quadratic, Tail, TimeShift, Trailing
 
 # The steps k that the conventions give for T = 1000, written out.
 TEN = {
@@ -55,7 +55,7 @@ def test_grids_fall_from_inside_the_path_to_zero(spacing, path):
         assert grid[-1] == 0
         if not isinstance(spacing, Leading):
             assert grid[0] == path.t_max
-        if not isinstance(spacing, (Trailing, Tail)) and num_steps > 1:
+        if not isinstance(spacing, (Trailing, Tail, TimeShift)) and num_steps > 1:
             assert float(grid[-2]) == pytest.approx(path.t_min, abs=1e-15)
 
 
@@ -158,3 +158,14 @@ def test_a_path_without_noise_has_no_levels(spacing):
 def test_samplers_refuse_what_no_grid_has(sampler):
     with pytest.raises(ValueError, match="choose at least 1"):
         sampler(num_steps=0)
+
+
+def test_the_time_shift_is_stable_diffusion_3s():
+    t = Trailing().times(10, RectifiedFlow())
+    shifted = TimeShift(shift=3.0).times(10, RectifiedFlow())
+    torch.testing.assert_close(shifted, 3 * t / (1 + 2 * t))
+    # which on RectifiedFlow is a shift of log-SNR
+    torch.testing.assert_close(RectifiedFlow().logsnr(shifted)[1:], RectifiedFlow().logsnr(t)[1:] - 2 * math.log(3))
+    torch.testing.assert_close(TimeShift(shift=1.0).times(10, Linear()), Trailing().times(10, Linear()))
+    with pytest.raises(ValueError, match="moves no time; choose a number over 0"):
+        TimeShift(shift=0.0)

@@ -76,6 +76,7 @@ class Guidance(ABC):
     Attributes:
         needs_other: it holds the model against `other`, which must exist.
         needs_weak: it holds the model against `weak`, which must exist.
+        needs_labels: it wants the classes asked for, which the model itself need not know.
         needs_rule: it acts on what rules before it made, and does nothing as the first one.
         moves: it moves the state (`Denoised.x_t`), which a sampler has to obey.
         needs_noise: it asks the path for alpha or sigma, or rests on Gaussian noise in some other way.
@@ -84,6 +85,7 @@ class Guidance(ABC):
 
     needs_other: bool = False
     needs_weak: bool = False
+    needs_labels: bool = False
     needs_rule: bool = False
     moves: bool = False
     needs_noise: bool = False

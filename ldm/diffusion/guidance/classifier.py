@@ -29,6 +29,7 @@ class ClassifierGuidance(Guidance):
     """
 
     needs_noise = True
+    needs_labels = True
 
     def __init__(self, classifier: Classifier | None = None, scale: float = 1.0) -> None:
         check_scale(scale)
@@ -62,5 +63,10 @@ def gradient(classifier: Classifier, x_t: Tensor, t: Tensor, labels: Tensor) -> 
         x = x_t.detach().clone().requires_grad_()  # clones, as tensors of inference mode cannot be differentiated
         times = t.to(x).expand(len(x)).clone()
         logits = classifier(x, times)
+        if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] <= int(labels.max()):
+            raise ValueError(
+                f"The classifier returned {tuple(logits.shape)} for {len(x)} images and the class {int(labels.max())}: "
+                f"it has to give logits (B, classes) with at least {int(labels.max()) + 1} classes."
+            )
         chosen = logits.log_softmax(1).gather(1, labels.to(x.device).clone()[:, None])
         return torch.autograd.grad(chosen.sum(), x)[0]

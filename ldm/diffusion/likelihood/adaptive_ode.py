@@ -8,8 +8,8 @@ from torchdiffeq import odeint
 
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.likelihood.base import Likelihood, Term
-from ldm.diffusion.likelihood.flow import arc, begin, check_flow, flow, prior_nll, rademacher
-from ldm.diffusion.paths import NoisePath
+from ldm.diffusion.likelihood.flow import arc, begin, check_flow, check_start, flow, prior_nll, rademacher
+from ldm.diffusion.paths import NoisePath, Path
 from ldm.diffusion.samplers.base import Noise
 
 
@@ -63,6 +63,10 @@ class AdaptiveODE(Likelihood):
             route, gained = odeint(slope, start, ends, rtol=self.rtol, atol=self.atol, method="dopri5")
         yield Term("step", way.t[0], -gained[-1])
         yield Term("prior", way.t[1], prior_nll(route[-1], way.prior_std))
+
+    def check(self, path: Path) -> None:
+        super().check(path)
+        check_start(self.start, path)
 
     def num_terms(self, path: NoisePath) -> int:
         return 3

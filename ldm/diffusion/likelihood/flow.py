@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldm.diffusion.denoise import Denoise
 from ldm.diffusion.likelihood.base import at, uniform
-from ldm.diffusion.paths import NoisePath
+from ldm.diffusion.paths import NoisePath, Path
 from ldm.diffusion.samplers.base import Noise
 
 # (z (B, C, ...), angle) -> velocity, like z, and its divergence per dimension (B,)
@@ -127,3 +127,11 @@ def check_flow(num_probes: int, start: float | None) -> None:
         raise ValueError(f"num_probes={num_probes} estimates nothing; choose at least 1, or exact_trace.")
     if start is not None and not 0 < start < 1:
         raise ValueError(f"start={start} is no time to start from; choose one over 0 and under 1, or leave it out.")
+
+
+def check_start(start: float | None, path: Path) -> None:
+    if start is not None and start >= path.t_max:
+        raise ValueError(
+            f"start={start} is not before the end of {type(path).__name__}, {path.t_max}; choose a small time, or "
+            "leave it out."
+        )

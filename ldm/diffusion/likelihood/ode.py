@@ -11,12 +11,13 @@ from ldm.diffusion.likelihood.flow import (
     arc,
     begin,
     check_flow,
+    check_start,
     flow,
     prior_nll,
     rademacher,
     time,
 )
-from ldm.diffusion.paths import NoisePath
+from ldm.diffusion.paths import NoisePath, Path
 from ldm.diffusion.samplers.base import Noise
 
 
@@ -62,6 +63,10 @@ class ODE(Likelihood):
             z, gained = runge_kutta(both, z, angle, step)
             yield Term("step", time(path, angle + step / 2), -gained)
         yield Term("prior", way.t[1], prior_nll(z, way.prior_std))
+
+    def check(self, path: Path) -> None:
+        super().check(path)
+        check_start(self.start, path)
 
     def num_terms(self, path: NoisePath) -> int:
         return self.num_steps + 2

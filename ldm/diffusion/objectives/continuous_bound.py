@@ -10,6 +10,7 @@ from ldm.diffusion.errors import MSE
 from ldm.diffusion.objectives.base import Example, Objective
 from ldm.diffusion.objectives.variational_bound import refuse_weights
 from ldm.diffusion.paths import NoisePath
+from ldm.diffusion.timesteps import Stratified, UniformTimesteps
 
 if TYPE_CHECKING:
     from ldm.diffusion.process import Diffusion
@@ -46,6 +47,13 @@ class ContinuousBound(Objective):
                 "discrete steps: use the objective VariationalBound, or a continuous path such as Cosine."
             )
         refuse_weights(self, diffusion)
+        law = diffusion.timesteps
+        plain = law.timesteps if isinstance(law, Stratified) else law
+        if diffusion.path.learns and not isinstance(plain, UniformTimesteps):
+            raise ValueError(
+                f"{type(diffusion.path).__name__} learns from the spread of the bound under uniform times, and the "
+                f"timesteps {type(plain).__name__} draw others: use UniformTimesteps or Stratified."
+            )
 
 
 def snr_dot(path: NoisePath, t: Tensor) -> Tensor:
