@@ -62,6 +62,15 @@ class SampleGrid(L.Callback):
         for label in self.classes or ():
             if known is None or not 0 <= label < known:
                 raise UserError(f"SampleGrid is to draw class {label} and the model knows {known or 'no'} classes.")
+        if known is not None and self.guidance_scale != 1 and pl_module.conditioner.dropout == 0:
+            raise UserError(
+                f"SampleGrid is to guide at {self.guidance_scale} and the conditioner's dropout is 0, so the model "
+                "never learns what guidance holds it against: set dropout to 0.1, or SampleGrid's guidance_scale to 1."
+            )
+        try:
+            self.sampler.check(pl_module.diffusion.path)
+        except ValueError as error:
+            raise UserError(f"SampleGrid cannot sample this model: {error}") from None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionTask) -> None:
         self.drawn_step = trainer.global_step

@@ -13,7 +13,9 @@ from tiny_models import autoencoder_task, diffusion_task, digit_data, fit
 from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.callbacks import EMA, NoiseLevelLoss, ReconstructionGrid, RunRecord, SampleGrid, Throughput
-from ldm.conditioners import Unconditional
+from ldm.conditioners import LabelConditioner, Unconditional
+from ldm.diffusion import ColdDiffusion
+from ldm.diffusion.degradations import Blur
 from ldm.diffusion.guidance import ClassifierFree
 from ldm.diffusion.samplers import DDIM
 from ldm.errors import UserError
@@ -101,6 +103,14 @@ def test_a_class_that_the_model_does_not_know_is_refused(few_digits, tmp_path):
     for options in ({"every_n_steps": 0}, {"rows": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             SampleGrid(**options)
+
+
+def test_a_model_that_cannot_be_guided_or_walked_is_refused_before_training(few_digits, tmp_path):
+    undropped = diffusion_task(conditioner=LabelConditioner(10, 16, dropout=0.0))
+    with pytest.raises(UserError, match=r"dropout is 0.* SampleGrid's guidance_scale to 1"):
+        fit(undropped, digit_data(few_digits), tmp_path, 1, [sample_grid()])
+    with pytest.raises(UserError, match=r"SampleGrid cannot sample this model: .*use the sampler Cold"):
+        fit(diffusion_task(diffusion=ColdDiffusion(Blur())), digit_data(few_digits), tmp_path, 1, [sample_grid()])
 
 
 def test_reconstructions_stand_below_the_images(few_digits, tmp_path):
