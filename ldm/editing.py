@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from ldm.data.decode import BadImage, open_image, to_tensor
 from ldm.data.transform import ImageTransform
 from ldm.diffusion.editing import begin_at, slerp
 from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.samplers import DDIMInversion, Sampler
 from ldm.errors import UserError
+from ldm.pictures import BadImage, open_image, to_tensor
 from ldm.sampling import Edit, ImageNoise, Request, contrast
+from ldm.sampling.request import pick
 from ldm.tasks import DiffusionTask
 
 
@@ -52,7 +53,7 @@ def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler
     """Start from noises on the great circle between two ends, one an image of the request.
 
     The ends are the noises of the request's first seed and of the one after it or, with two pictures, what DDIM run
-    backwards over the sampler's times makes of them under the first label (Song et al. 2020, arXiv 2010.02502, section
+    backwards over the sampler's times makes of them under the first wish (Song et al. 2020, arXiv 2010.02502, section
     5.3).
     """
     first = request.seeds[0]
@@ -62,8 +63,8 @@ def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler
     elif not isinstance(task.diffusion.path, NoisePath):
         raise UserError("Images are inverted through Gaussian noise, of which this model knows nothing: name none.")
     elif len(files) == 2:
-        labels = None if request.labels is None else [request.labels[0]] * 2
-        plain = replace(request, seeds=[first, first], labels=labels, avoided=None, guidance=(), weak=None, edit=Edit())
+        wish = pick(request.wish, [0, 0])
+        plain = replace(request, seeds=[first, first], wish=wish, avoided={}, guidance=(), weak=None, edit=Edit())
         held = contrast(task, plain)
         if sampler.num_steps < 2:
             raise UserError("Two images are inverted over the sampler's times: --num-steps must be at least 2.")

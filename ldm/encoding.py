@@ -17,10 +17,20 @@ from torch.utils.data import DataLoader, Dataset
 from ldm import runs
 from ldm.atomic import write_bytes
 from ldm.autoencoders import Autoencoder
-from ldm.data import LatentContract, Manifest, ShardDataset, ShardInfo, ShardWriter, shard_info, to_npy
+from ldm.data import (
+    LatentContract,
+    Manifest,
+    ShardDataset,
+    ShardInfo,
+    ShardWriter,
+    load_index,
+    shard_info,
+    to_npy,
+)
+from ldm.data.annotations import SIZES, parse_fields
 from ldm.data.dataset import Fault
 from ldm.data.manifest import MANIFEST
-from ldm.data.transform import ImageTransform
+from ldm.data.transform import ImageTransform, MapResampling
 from ldm.data.verify import check_sizes
 from ldm.errors import UserError
 from ldm.launch import launch
@@ -43,11 +53,13 @@ def encode(
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     force: bool = False,
     trust_code: bool = False,
+    map_resampling: MapResampling = "nearest",
 ) -> None:
     """Encode image shards with a trained autoencoder, once, so that training need not.
 
     Each image (centre crop) and its mirror image give the mean and log-variance of their latents; training draws from
-    them. Labels and captions are carried over. Stopped and started again it goes on with the next shard.
+    them. Labels, captions, json and maps are carried over; the json also gets the sizes of image and crop. Stopped and
+    started again it goes on with the next shard.
 
     Args:
         run: run folder of the autoencoder, or its export.
@@ -63,6 +75,7 @@ def encode(
         precision: arithmetic of the autoencoder.
         force: replace latents in OUT that were made otherwise.
         trust_code: allow the run's config to name classes from outside ldm, which runs their code.
+        map_resampling: how maps beside the images are brought to size: nearest for classes, bilinear for pictures.
     """
     if batch_size < 1 or num_workers < 0:
         raise UserError("--batch-size must be at least 1, and --num-workers at least 0.")
@@ -74,7 +87,7 @@ def encode(
     size = size or runs.trained_size(Path(run))
     if size is None:
         raise UserError(f"{run} does not say at which size it was trained: pass --size.")
-    contract = make_contract(autoencoder, size, dtype)
+    contract = make_contract(autoencoder, size, dtype, map_resampling)
     folder = Path(out)
     check_overlap(folder, Path(shards))
     fabric = launch(accelerator, devices, num_nodes, precision)
@@ -83,7 +96,8 @@ def encode(
     if refusal:  # on every rank, so that none waits for the others
         raise UserError(refusal)
     autoencoder.to(fabric.device).eval().requires_grad_(False)
-    dataset = ShardDataset(shards, ImageTransform(size, "center", flip=False), autoencoder.in_channels)
+    transform = ImageTransform(size, "center", flip=False, map_resampling=map_resampling)
+    dataset = ShardDataset(shards, transform, autoencoder.in_channels)
     todo = [n for n in range(len(source.shards)) if finished(folder, source.shards[n]) is None]
     fabric.barrier()  # no rank writes a shard before every rank has listed what is left
     if todo and fabric.is_global_zero:
@@ -150,14 +164,17 @@ def encode_batch(autoencoder: Autoencoder, batch: list[dict[str, Any]], fabric: 
     yield from torch.stack(pair, dim=1)
 
 
-def make_contract(autoencoder: Autoencoder, size: int, dtype: str) -> LatentContract:
+def make_contract(autoencoder: Autoencoder, size: int, dtype: str, map_resampling: str = "nearest") -> LatentContract:
     try:
         shape = autoencoder.latent_shape(size, size)
     except ValueError as error:
         raise UserError(f"--size {size} does not fit the autoencoder: {error}") from None
+    transform: dict[str, Any] = {"size": size, "crop": "center", "channels": autoencoder.in_channels}
+    if map_resampling != "nearest":
+        transform["map_resampling"] = map_resampling
     return LatentContract(
         autoencoder=autoencoder.fingerprint(),
-        transform={"size": size, "crop": "center", "channels": autoencoder.in_channels},
+        transform=transform,
         shape=list(shape),
         dtype=dtype,
         mean=autoencoder.latent_mean.tolist(),
@@ -237,5 +254,22 @@ def finish(folder: Path, source: Manifest, contract: LatentContract) -> None:
     missing = [shard.name for shard, info in zip(source.shards, done, strict=True) if info is None]
     if missing:
         raise UserError(f"{folder} lacks {', '.join(missing[:3])}: run the same command again.")
-    fields = {"kind": "latents", "shards": done, "latents": contract, "formats": {}, "modes": {}, "sizes": {}}
-    dataclasses.replace(source, **fields).save(folder)  # type: ignore[arg-type]
+    sizes = SIZES if all(has_sizes(folder / shard.name) for shard in source.shards) else ()
+    dataclasses.replace(
+        source,
+        kind="latents",
+        shards=[info for info in done if info is not None],
+        latents=contract,
+        formats={},
+        modes={},
+        sizes={},
+        fields=sorted({*source.fields, *sizes}),
+    ).save(folder)
+
+
+def has_sizes(shard: Path) -> bool:
+    """Whether a shard's samples say how large their images were, as those of older shards do not."""
+    offset, length = load_index(shard).members(0).get("json", (0, 0))
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return set(SIZES) <= parse_fields(file.read(length) or b"{}").keys()

@@ -136,7 +136,7 @@ def measure(
     fabric: Fabric,
     advance: Callable[[int], None],
 ) -> Measured:
-    """Bits per dimension of each image, under its own label where the model is class-conditional.
+    """Bits per dimension of each image, under its own conditions where the model has some.
 
     Image i has the noise of seed + i, whatever its batch. `advance` is told the images that each term was for.
     """
@@ -149,8 +149,8 @@ def measure(
             x0 = task.encode(here, noise())
             x0 = to_grid(x0) if levels else x0
             cond = task.conditioner(here, drop=torch.zeros(len(places), dtype=torch.bool, device=fabric.device))
-            terms = []
-            for term in method.terms(task.diffusion.denoiser(task.net, cond), path, x0, noise, levels):  # type: ignore[arg-type]
+            denoise, terms = task.diffusion.denoiser(task.net, cond, remember=False), []
+            for term in method.terms(denoise, path, x0, noise, levels):  # type: ignore[arg-type]
                 terms.append(term)
                 advance(len(places))
         found.add(terms)

@@ -3,28 +3,28 @@
 A run folder holds config.yaml and checkpoints/; an export holds config.yaml and model.safetensors, self-contained.
 """
 
-import os
-import shutil
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm import checkpoints
 from ldm.autoencoders import Autoencoder
+from ldm.conditioners import Conditioner
 from ldm.diffusion import Process
 from ldm.errors import UserError
+from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_replaceable, write_export
+from ldm.frozen_files import gather_files, locate_files
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
 
-CONFIG = "config.yaml"
-WEIGHTS = "model.safetensors"
 # What only training needs; a model is rebuilt without it, so no optimizer of a stranger's config is ever imported.
-TRAINING_KEYS = ("optimizer", "lr_scheduler", "compile")
+TRAINING_KEYS = ("optimizer", "lr_scheduler", "compile", "init_from")
 
 
 def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> Task:
@@ -42,6 +42,7 @@ def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> 
     folder = Path(folder)
     model = read_model_config(folder)
     locate_autoencoder(model, folder, trust_code)
+    locate_files(model, folder, trust_code)
     task = build(model, folder, trust_code)
     try:
         state = read_state(folder, weights, task)
@@ -49,6 +50,8 @@ def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> 
     except UserError as error:
         raise UserError(f"{folder} cannot be loaded. {error}") from None
     task.load_state_dict(state, strict=True)
+    if isinstance(task, DiffusionTask):
+        task.conditioner.name_classes(read_classes(folder))
     return task.eval()
 
 
@@ -75,6 +78,16 @@ def load_autoencoder(run: str, trust_code: bool = False) -> Autoencoder:
             "Run its `fit` command again to the end."
         )
     return task.autoencoder
+
+
+def read_classes(folder: Path) -> list[str] | None:
+    """The names of a run's classes, None where it has none."""
+    try:
+        return [str(name) for name in json.loads((folder / CLASSES).read_text())]
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise UserError(f"{folder / CLASSES} holds no list of class names: restore or remove it.") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -180,6 +193,18 @@ def load_process(config: str | Path, trust_code: bool = False) -> Process:
     return process
 
 
+def load_conditioner(config: str | Path, trust_code: bool = False) -> Conditioner:
+    """The conditioner of a training config or of a run folder, untrained; nothing else of it is built or read."""
+    arguments = read_training_config(config)["model"]["init_args"]
+    block = arguments.get("conditioner") if isinstance(arguments, dict) else None
+    if block is None:
+        raise UserError(f"{config} has no model.init_args.conditioner: give the config of a model that hears captions.")
+    if Path(config).is_dir():
+        locate_files(block, Path(config), trust_code)
+    made: Conditioner = instantiate(Conditioner, "conditioner", block, config_file(config), trust_code)
+    return made
+
+
 def config_file(config: str | Path) -> Path:
     """A training config, or the one in a run folder."""
     path = Path(config)
@@ -232,7 +257,7 @@ def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
 def export(
     run: str | Path, out: str | Path, weights: str = "ema", force: bool = False, trust_code: bool = False
 ) -> Path:
-    """Write a run as model.safetensors and config.yaml, the autoencoder included.
+    """Write a run as model.safetensors and config.yaml, the autoencoder and the files of frozen encoders included.
 
     The folder needs nothing else: it can be moved, published and sampled from, and training can take its autoencoder.
 
@@ -247,34 +272,15 @@ def export(
         `out`.
     """
     run, out = Path(run), Path(out)
-    if out.exists():
-        check_replaceable(out, force)
+    check_replaceable(out, force)
     task = load(run, weights, trust_code)
     model = read_model_config(run)
     locate_autoencoder(model, run, trust_code)
     embed_autoencoder(model, trust_code)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in task.state_dict().items()}, part / WEIGHTS)
-    data = {"init_args": {"size": trained_size(run)}}
-    (part / CONFIG).write_text(yaml.safe_dump({"model": model, "data": data}, sort_keys=False))
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(part, out)
+    locate_files(model, run, trust_code)
+    files = gather_files(model, trust_code)
+    write_export(out, model, task.state_dict(), trained_size(run), read_classes(run), files)
     return out
-
-
-def check_replaceable(out: Path, force: bool) -> None:
-    """Raise a UserError unless `out` is an empty folder or, with `force`, holds an export and nothing else."""
-    if not out.is_dir():
-        raise UserError(f"{out} is a file: give another name.")
-    found = {path.name for path in out.iterdir()}
-    if not found <= {CONFIG, WEIGHTS}:
-        other = sorted(found - {CONFIG, WEIGHTS})[0]
-        raise UserError(f"{out} holds other things than an export, such as {other}: give another folder.")
-    if found and not force:
-        raise UserError(f"{out} exists already: give another folder, or --force to replace it.")
 
 
 def embed_autoencoder(model: dict[str, Any], trust_code: bool = False) -> None:

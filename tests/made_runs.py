@@ -7,7 +7,7 @@ import yaml
 
 from ldm import checkpoints, runs
 from ldm.autoencoders import AutoencoderLoss, KLAutoencoder
-from ldm.conditioners import LabelConditioner, Unconditional
+from ldm.conditioners import Conditioner, Label
 from ldm.diffusion import Diffusion
 from ldm.diffusion.paths import RectifiedFlow
 from ldm.diffusion.predictions import Velocity
@@ -57,18 +57,22 @@ def autoencoder_run(folder, seed=0, measured=True):
 
 def diffusion_task(classes=10, seed=0, path=None, autoencoder=None):
     torch.manual_seed(seed)
-    conditioner = LabelConditioner(classes, NET["width"]) if classes else Unconditional()
+    conditioner = Conditioner([Label(classes, NET["width"])] if classes else [])
     net = shaken(DiT(**NET), seed)
     autoencoder = tiny_autoencoder() if autoencoder is None else autoencoder
-    return DiffusionTask(net, Diffusion(path or RectifiedFlow(), Velocity()), shaken(conditioner), autoencoder).eval()
+    process = Diffusion(path or RectifiedFlow(), Velocity())
+    return DiffusionTask(net, process, autoencoder, shaken(conditioner)).eval()
+
+
+def label_conditioner(num_classes, width):
+    """The block of a config."""
+    label = {"class_path": "ldm.conditioners.Label", "init_args": {"num_classes": num_classes, "width": width}}
+    return {"class_path": "ldm.conditioners.Conditioner", "init_args": {"embedders": [label]}}
 
 
 def diffusion_run(folder, autoencoder_folder, classes=10, seed=0):
     """A run folder that holds a diffusion model and names the autoencoder's run; its path as text."""
-    conditioner = {"class_path": "ldm.conditioners.Unconditional", "init_args": {}}
-    if classes:
-        init_args = {"num_classes": classes, "width": NET["width"]}
-        conditioner = {"class_path": "ldm.conditioners.LabelConditioner", "init_args": init_args}
+    conditioner = label_conditioner(classes, NET["width"]) if classes else None
     model = {
         "class_path": "ldm.tasks.DiffusionTask",
         "init_args": {

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from made_runs import NET, autoencoder_run
+from made_runs import NET, autoencoder_run, label_conditioner
 from PIL import Image
 
 from ldm import checkpoints, encoding, runs
 from ldm.cli import main
-from ldm.data import LatentContract, Manifest, ShardDataset, pack
+from ldm.data import LatentContract, Manifest, Order, ShardData, ShardDataset, pack
+from ldm.data.dataset import collate
 from ldm.data.transform import ImageTransform
 from ldm.encoding import encode
 from ldm.errors import UserError
@@ -91,6 +93,52 @@ def test_captions_are_carried_over(work):
     assert sorted(captions.values()) == [f"grey number {i}, größer" for i in range(3)]
     assert Manifest.load("out").has_captions
     assert not Manifest.load("out").has_labels
+
+
+@pytest.fixture
+def described(work):
+    """Six images of 12 x 8 pixels that tell their columns, with maps and fields."""
+    Path("photos").mkdir()
+    columns = np.tile(np.arange(12, dtype=np.uint8), (8, 1))
+    for i in range(6):
+        Image.fromarray(20 * columns).save(f"photos/{i}.png")
+        Image.fromarray(columns).save(f"photos/{i}.map.png")
+        Path(f"photos/{i}.json").write_text(json.dumps({"score": i, "captions": [f"number {i}", "a ramp"]}))
+    pack("photos", "described")
+    encode("ae", "described", "out", accelerator="cpu", num_workers=0, dtype="float32")
+    return Path("out")
+
+
+def test_fields_maps_and_sizes_are_carried_over(described):
+    made = Manifest.load(described)
+    assert made.fields == ["captions", "crop", "maps", "original_size", "score"]
+    stored = {sample["key"]: sample for sample in ShardDataset(described).samples()}
+    for sample in ShardDataset("described", ImageTransform(8), channels=1).samples():
+        latent = stored[sample["key"]]
+        assert all(latent[name] == sample[name] for name in ("captions", "crop", "original_size", "score"))
+        assert torch.equal(latent["maps"], sample["maps"])
+        assert latent["crop"] == [0, 2]
+    assert {"maps", "crop", "original_size", "score", "captions", "moments"} == ShardData("out").provides
+
+
+def test_the_mirrored_latent_comes_with_the_mirrored_map_and_crop(described):
+    dataset = ShardDataset(described, order=Order([6], 6), augment=True)
+    batch = collate([dataset.load(position) for position in range(24)])
+    autoencoder = runs.load_autoencoder("ae")
+    images = batch["maps"] * 20 / 127.5 - 1  # the maps tell the columns, and so the images
+    with torch.inference_mode():
+        expected = autoencoder.encode(images).moments()
+    torch.testing.assert_close(batch["moments"], expected, rtol=1e-4, atol=1e-5)
+    mirrored = batch["maps"][:, 0, 0, 0] > batch["maps"][:, 0, 0, -1]
+    assert 4 < mirrored.sum() < 20
+    left = torch.where(mirrored, 11 - batch["maps"][:, 0, 0, 0].long(), batch["maps"][:, 0, 0, 0].long())
+    assert torch.equal(batch["crop"][:, 1], left)
+
+
+def test_latents_from_before_sizes_were_told_are_not_said_to_have_them(described, monkeypatch):
+    monkeypatch.setattr(encoding, "SIZES", ("something_new",))
+    encode("ae", "described", "out", accelerator="cpu", num_workers=0, dtype="float32")
+    assert "something_new" not in Manifest.load("out").fields
 
 
 def test_batch_size_and_workers_do_not_change_what_is_stored(work):
@@ -282,10 +330,7 @@ def test_training_refuses_latents_of_another_autoencoder_naming_both(work, capsy
                     "prediction": "ldm.diffusion.predictions.Velocity",
                 },
             },
-            "conditioner": {
-                "class_path": "ldm.conditioners.LabelConditioner",
-                "init_args": {"num_classes": 10, "width": 16},
-            },
+            "conditioner": label_conditioner(10, 16),
             "autoencoder": {"class_path": "ldm.runs.load_autoencoder", "init_args": {"run": "other"}},
         },
     }

@@ -1,4 +1,4 @@
-"""docs/extending.md adds a sampler in one short file, and it is really there then."""
+"""docs/extending.md adds a sampler and a condition in one short file each, and they are really there then."""
 
 import math
 import re
@@ -37,6 +37,58 @@ def error(num_steps):
 print("order", math.log2(error(20) / error(40)))
 main(["sample", "--help"])
 """
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+import yaml
+from PIL import Image
+import ldm.conditioners
+ldm.conditioners.__path__.append(sys.argv[1])  # as if the file lay in the package
+from ldm.cli import main
+for day in range(4):
+    Path("fields").mkdir(exist_ok=True)
+    Image.new("L", (8, 8), 60 * day).save(f"fields/{day}.png")
+    Path(f"fields/{day}.json").write_text(json.dumps({"day": 90 * day}))
+main(["pack", "fields", "shards"])
+block = yaml.safe_load(Path("block.yaml").read_text())["conditioner"]
+block["init_args"]["embedders"][0]["init_args"]["width"] = 8
+net = {"input_size": 8, "in_channels": 1, "patch_size": 4, "width": 8, "depth": 1, "num_heads": 1}
+parts = {"path": "ldm.diffusion.paths.Cosine", "prediction": "ldm.diffusion.predictions.V"}
+model = {
+    "net": {"class_path": "ldm.networks.DiT", "init_args": net},
+    "diffusion": {"class_path": "ldm.diffusion.Diffusion", "init_args": parts},
+    "conditioner": block,
+    "autoencoder": {"class_path": "ldm.autoencoders.Pixels", "init_args": {"in_channels": 1}},
+}
+config = {
+    "run": "run",
+    "model": {"class_path": "ldm.tasks.DiffusionTask", "init_args": model},
+    "data": {
+        "class_path": "ldm.data.ShardData",
+        "init_args": {"shards": "shards", "size": 8, "channels": 1, "batch_size": 4, "num_workers": 0},
+    },
+    "trainer": {"accelerator": "cpu", "devices": 1, "max_steps": 1, "logger": False, "enable_progress_bar": False},
+}
+Path("day.yaml").write_text(yaml.safe_dump(config))
+main(["fit", "-c", "day.yaml"])
+main(["sample", "run", "--condition", "day=172", "--num-images", "1", "--num-steps", "2", "--accelerator", "cpu"])
+print("asked", Image.open("samples/000000.png").info["day"])
+"""
+
+
+def test_the_condition_of_the_page_is_trained_and_asked_for(tmp_path):
+    page = PAGE.read_text()
+    code = next(c for c in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Day" in c)
+    assert len(code.splitlines()) < 40
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "day.py").write_text(code)
+    (tmp_path / "block.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    command = [sys.executable, "-c", ASK, str(tmp_path / "files")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "asked 172" in done.stdout
 
 
 def test_the_sampler_of_the_page_works_is_short_and_is_offered(tmp_path):

@@ -38,7 +38,7 @@ def canary(tmp_path, monkeypatch):
 
 
 def images(task, count=4):
-    return sample_images(task, Request(range(count), [3, 7] * (count // 2), [ClassifierFree(2.0)]), DDIM(3))
+    return sample_images(task, Request(range(count), {"labels": [3, 7] * (count // 2)}, [ClassifierFree(2.0)]), DDIM(3))
 
 
 def weights(folder, which):

@@ -35,7 +35,7 @@ def drawn(task, request, sampler, batch_size):
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddim", "ddim eta 1", "ddpm"])
 def test_a_seed_is_the_same_image_at_any_batch_size(sampler, path):
     task = diffusion_task(path=path)
-    request = Request(range(100, 107), [0, 1, 2, 3, 4, 5, 9], [ClassifierFree(2.0)])
+    request = Request(range(100, 107), {"labels": [0, 1, 2, 3, 4, 5, 9]}, [ClassifierFree(2.0)])
     whole = to_uint8(drawn(task, request, sampler, 7)).int()
     for batch_size in (1, 3):
         assert (to_uint8(drawn(task, request, sampler, batch_size)).int() - whole).abs().max() <= 1
@@ -43,8 +43,8 @@ def test_a_seed_is_the_same_image_at_any_batch_size(sampler, path):
 
 
 def test_a_seed_is_the_same_image_among_others(task):
-    alone = sample_images(task, Request([5], [3]), DDIM(4))
-    among = sample_images(task, Request([9, 5, 7], [1, 3, 2]), DDIM(4))
+    alone = sample_images(task, Request([5], {"labels": [3]}), DDIM(4))
+    among = sample_images(task, Request([9, 5, 7], {"labels": [1, 3, 2]}), DDIM(4))
     torch.testing.assert_close(among[1:2], alone, rtol=0, atol=1 / 255)
 
 
@@ -61,7 +61,7 @@ def test_image_noise_is_standard_normal_each_image_from_its_own_generator():
 
 
 def test_guidance_of_scale_one_is_the_conditional_model(task):
-    request = Request(range(3), [1, 2, 3], [ClassifierFree(1.0)])
+    request = Request(range(3), {"labels": [1, 2, 3]}, [ClassifierFree(1.0)])
     guided = guide(contrast(task, request), *request.guidance)
     x_t, t = torch.randn(3, *task.net.sample_shape), torch.full((3,), 0.6)
     cond = task.conditioner({"labels": torch.tensor([1, 2, 3])}, drop=torch.zeros(3, dtype=torch.bool))
@@ -73,7 +73,7 @@ def test_guidance_of_scale_one_is_the_conditional_model(task):
 
 
 def test_one_batched_pass_or_two_give_the_same(task):
-    request = Request(range(3), [1, 2, 3], [ClassifierFree(3.0)])
+    request = Request(range(3), {"labels": [1, 2, 3]}, [ClassifierFree(3.0)])
     passes = []
     hook = task.net.register_forward_pre_hook(lambda net, args: passes.append(len(args[0])))
     one, two = (sample_images(task, replace(request, two_passes=apart), DDIM(2)) for apart in (False, True))
@@ -85,7 +85,7 @@ def test_one_batched_pass_or_two_give_the_same(task):
 def test_a_class_can_be_avoided_in_place_of_no_class(task):
     shape = task.net.sample_shape
     x_t, t = torch.randn(3, *shape), torch.tensor(0.6, dtype=torch.float64)
-    held = contrast(task, Request(range(3), [1, 2, 3], avoided=[4, 5, 6]))
+    held = contrast(task, Request(range(3), {"labels": [1, 2, 3]}, avoided={"labels": [4, 5, 6]}))
     labels = [torch.tensor(x) for x in ([1, 2, 3], [4, 5, 6])]
     keep = torch.zeros(3, dtype=torch.bool)
     with torch.inference_mode():
@@ -97,19 +97,19 @@ def test_a_class_can_be_avoided_in_place_of_no_class(task):
 
 def test_without_labels_a_conditional_model_draws_the_data_set_as_a_whole(task):
     null = sample_images(task, Request(range(2)), DDIM(3))
-    labelled = sample_images(task, Request(range(2), [1, 1]), DDIM(3))
+    labelled = sample_images(task, Request(range(2), {"labels": [1, 1]}), DDIM(3))
     assert not torch.allclose(null, labelled, atol=1e-2)
 
 
 def test_requests_that_the_model_cannot_serve(task, unconditional):
     for label in (-1, 10, 11):
         with pytest.raises(UserError, match=f"no class {label}: the model knows the classes 0 to 9"):
-            check_request(task, Request([0, 1], [3, label]))
-    with pytest.raises(UserError, match=r"unconditional.*leave --classes out"):
-        check_request(unconditional, Request([0], [3]))
-    for model, told in ((task, "Guidance needs a class"), (unconditional, "nothing can be guided towards")):
+            check_request(task, Request([0, 1], {"labels": [3, label]}))
+    with pytest.raises(UserError, match=r"cannot be asked for classes .--classes.; it takes nothing"):
+        check_request(unconditional, Request([0], {"labels": [3]}))
+    for model, told in ((task, "Guidance needs something"), (unconditional, "nothing can be guided towards")):
         with pytest.raises(UserError, match=told):
-            check_request(model, Request([0], None, [ClassifierFree(2.0)]))
+            check_request(model, Request([0], {}, [ClassifierFree(2.0)]))
         check_request(model, Request([0]))
 
 
@@ -118,7 +118,7 @@ def test_requests_that_the_model_cannot_serve(task, unconditional):
 )
 def test_every_sampler_gives_images_and_ends_at_the_data(task, unconditional, leaf):
     for model, labels in ((task, [1, 2]), (unconditional, None)):
-        request = Request([0, 1], labels, [ClassifierFree(2.0)] if labels else [])
+        request = Request([0, 1], {"labels": labels} if labels else {}, [ClassifierFree(2.0)] if labels else [])
         steps = list(sample_steps(model, request, leaf(num_steps=3)))
         assert [step.index for step in steps] == [0, 1, 2]
         assert steps[-1].t == 0
@@ -130,9 +130,9 @@ def test_every_sampler_gives_images_and_ends_at_the_data(task, unconditional, le
 
 
 def test_a_request_is_split_into_parts_that_join_to_it():
-    request = Request(range(5), [0, 1, 2, 3, 4], [ClassifierFree(2.0)])
+    request = Request(range(5), {"labels": [0, 1, 2, 3, 4]}, [ClassifierFree(2.0)])
     parts = list(request.split(2))
     assert [list(part.seeds) for part in parts] == [[0, 1], [2, 3], [4]]
-    assert [label for part in parts for label in part.labels] == [0, 1, 2, 3, 4]
+    assert [label for part in parts for label in part.wish["labels"]] == [0, 1, 2, 3, 4]
     assert all(part.guidance == request.guidance for part in parts)
-    assert [part.labels for part in Request(range(3)).split(2)] == [None, None]
+    assert [part.wish for part in Request(range(3)).split(2)] == [{}, {}]

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from ldm import checkpoints
 from ldm.autoencoders import AutoencoderLoss, KLAutoencoder
 from ldm.callbacks import SaveCheckpoints
-from ldm.conditioners import LabelConditioner
+from ldm.conditioners import Conditioner, Label
 from ldm.data import ShardData
 from ldm.diffusion import Diffusion
 from ldm.diffusion.paths import RectifiedFlow
@@ -49,7 +49,7 @@ def diffusion_task(seed=0, net=None, **options):
     parts = {
         "net": net,
         "diffusion": Diffusion(RectifiedFlow(), Velocity()),
-        "conditioner": LabelConditioner(10, net.width),
+        "conditioner": Conditioner([Label(10, net.width)]),
         "autoencoder": tiny_autoencoder(),
     }
     return DiffusionTask(**{**parts, "optimizer": adam, "lr_scheduler": one_cycle, **options})

@@ -14,14 +14,14 @@ import torch
 
 import ldm
 from ldm.atomic import write_bytes
-from ldm.runs import CONFIG
+from ldm.runs import CLASSES, CONFIG
 
 ENVIRONMENT = "environment.json"
 PACKAGES = ("ldm", "torch", "torchvision", "lightning", "webdataset", "torchmetrics", "timm", "numpy", "safetensors")
 
 
 class RunRecord(L.Callback):
-    """Writes config.yaml and environment.json into the run folder once training really starts.
+    """Writes config, environment and class names into the run folder once training really starts.
 
     By then the checkpoint that is resumed from has fitted the model, so a config for another model cannot replace
     the one that belongs to the checkpoints.
@@ -38,8 +38,17 @@ class RunRecord(L.Callback):
             run = Path(trainer.default_root_dir)
             run.mkdir(parents=True, exist_ok=True)
             write_bytes(run / CONFIG, self.config.encode())
+            names = class_names(trainer)
+            if names is not None:
+                write_bytes(run / CLASSES, (json.dumps(names, indent=1, ensure_ascii=False) + "\n").encode())
             record = json.dumps(environment(trainer), indent=1)
             write_bytes(run / ENVIRONMENT, (record + "\n").encode())
+
+
+def class_names(trainer: L.Trainer) -> list[str] | None:
+    """What the training set calls its classes."""
+    manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)
+    return None if manifest is None else manifest.classes
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:

@@ -11,25 +11,31 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ldm.conditioners import Conditioner, Label
 from ldm.diffusion.guidance import ClassifierFree, Guidance
 from ldm.diffusion.samplers import DDIM, Sampler
 from ldm.errors import UserError
 from ldm.images import grid
-from ldm.sampling import Request, sample_images
+from ldm.sampling import Request, Wish, check_request, sample_images
+from ldm.sampling.request import pick
 from ldm.tasks import AutoencoderTask, DiffusionTask
 
 PICTURES = "pictures"
+COLUMNS = 8  # where nothing is named
 
 
 class SampleGrid(L.Callback):
-    """Draws the same noises and classes again and again, with the averaged weights: one column a class.
+    """Draws the same noises and conditions again and again, with the averaged weights: one column a condition.
+
+    What is not named is taken from the first samples of the validation set, or of the training set.
 
     Every rank samples its share; rank zero writes a PNG into the run folder's pictures/ and to TensorBoard.
 
     Args:
         every_n_steps: optimizer steps between two grids; one more is drawn when training ends.
-        classes: classes to draw, one column each; left out, the first eight.
-        rows: images a class.
+        classes: of a class-conditional model: classes to draw, one column each; left out, the first eight.
+        prompts: of a text-conditional model: prompts to draw, one column each; left out, captions of the data.
+        rows: images a column.
         sampler: the sampler; left out, DDIM with 50 steps.
         guidance_scale: classifier-free guidance, 1 = off.
         seed: seed of the first image.
@@ -39,7 +45,8 @@ class SampleGrid(L.Callback):
     def __init__(
         self,
         every_n_steps: int = 5000,
-        classes: Sequence[int] | None = None,
+        classes: list[int] | None = None,
+        prompts: list[str] | None = None,
         rows: int = 4,
         sampler: Sampler | None = None,
         guidance_scale: float = 2.0,
@@ -49,7 +56,11 @@ class SampleGrid(L.Callback):
         if every_n_steps < 1 or rows < 1 or batch_size < 1:
             raise ValueError("SampleGrid needs every_n_steps, rows and batch_size of at least 1.")
         self.every_n_steps = every_n_steps
-        self.classes = None if classes is None else list(classes)
+        if classes and prompts and len(classes) != len(prompts):
+            raise ValueError("SampleGrid needs as many prompts as classes: each column has one of both.")
+        self.classes = classes
+        self.prompts = prompts
+        self.examples: dict[str, Any] = {}
         self.rows = rows
         self.sampler = sampler or DDIM(50)
         self.guidance_scale = guidance_scale
@@ -58,15 +69,14 @@ class SampleGrid(L.Callback):
         self.drawn_step = -1
 
     def setup(self, trainer: L.Trainer, pl_module: DiffusionTask, stage: str) -> None:
-        known = pl_module.conditioner.num_classes
-        for label in self.classes or ():
-            if known is None or not 0 <= label < known:
-                raise UserError(f"SampleGrid is to draw class {label} and the model knows {known or 'no'} classes.")
-        if known is not None and self.guidance_scale != 1 and pl_module.conditioner.dropout == 0:
-            raise UserError(
-                f"SampleGrid is to guide at {self.guidance_scale} and the conditioner's dropout is 0, so the model "
-                "never learns what guidance holds it against: set dropout to 0.1, or SampleGrid's guidance_scale to 1."
-            )
+        data = getattr(trainer, "datamodule", None)
+        if data is not None and stage == "fit" and len(pl_module.conditioner):
+            self.examples = data.examples(len(self.classes or self.prompts or ()) or COLUMNS)
+        request, _ = self.request(pl_module)
+        try:
+            check_request(pl_module, request)
+        except UserError as error:
+            raise UserError(f"SampleGrid cannot draw what it is to draw. {error}") from None
         try:
             self.sampler.check(pl_module.diffusion.path)
         except ValueError as error:
@@ -95,16 +105,34 @@ class SampleGrid(L.Callback):
 
     def request(self, task: DiffusionTask) -> tuple[Request, list[str]]:
         """What to draw, row by row, and the title of each column."""
-        known = task.conditioner.num_classes
-        if known is None:
-            columns = 8
-            return Request(range(self.seed, self.seed + self.rows * columns)), [""] * columns
-        classes = self.classes if self.classes is not None else list(range(min(8, known)))
-        seeds = range(self.seed, self.seed + self.rows * len(classes))
-        return Request(seeds, classes * self.rows, self.guidance()), [f"class {label}" for label in classes]
+        wish = task.conditioner.wish(self.examples)
+        wish |= {key: named for key, named in self.named(task.conditioner).items() if named}
+        columns = min(map(len, wish.values()), default=COLUMNS)
+        seeds = range(self.seed, self.seed + self.rows * columns)
+        places = list(range(columns)) * self.rows
+        guidance = self.guidance() if wish else []
+        return Request(seeds, pick(wish, places), guidance), column_titles(wish, columns)
+
+    def named(self, conditioner: Conditioner) -> dict[str, Sequence[Any]]:
+        """The columns that are named, and the first classes where none are."""
+        label = conditioner.reader("labels")
+        classes: Sequence[int] = self.classes or []
+        if isinstance(label, Label) and not classes:
+            width = len(self.prompts or ()) or COLUMNS
+            classes = [i % label.num_classes for i in range(width if self.prompts else min(width, label.num_classes))]
+        return {"labels": classes, "captions": self.prompts or []}
 
     def guidance(self) -> list[Guidance]:
         return [] if self.guidance_scale == 1 else [ClassifierFree(self.guidance_scale)]
+
+
+def column_titles(wish: Wish, columns: int) -> list[str]:
+    """What stands above each column: its prompt or its class."""
+    if "captions" in wish:
+        return [str(caption) for caption in wish["captions"][:columns]]
+    if "labels" in wish:
+        return [f"class {int(label)}" for label in wish["labels"][:columns]]
+    return [""] * columns
 
 
 @torch.inference_mode()

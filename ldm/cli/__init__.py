@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentError
 
+from ldm.cli.quiet import short_warnings
 from ldm.errors import UserError
 
 
@@ -14,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     # Before torch is imported: threads that spin while they wait make a busy machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    short_warnings()
     try:
         dispatch(argv)
     except (UserError, ArgumentError) as error:
@@ -60,6 +62,7 @@ def all_commands() -> dict[str, Callable[[list[str]], None]]:
         "sample": _sample,
         "likelihood": _likelihood,
         "export": _export,
+        "import": _import,
         "plot": _plot,
     }
 
@@ -145,6 +148,14 @@ def _export(argv: list[str]) -> None:
     from ldm.runs import export as export_run
 
     call(export_run, argv, "export")
+
+
+def _import(argv: list[str]) -> None:
+    """Weights of another code base (official DiT, Stable Diffusion's U-Net) -> an export to sample from."""
+    from ldm.cli.signature import call
+    from ldm.importing import import_weights
+
+    call(import_weights, argv, "import")
 
 
 def _plot(argv: list[str]) -> None:

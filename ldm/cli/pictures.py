@@ -1,6 +1,5 @@
 """What `sample` writes: PNGs that carry their seed and settings, a grid of them, a film of how they came to be."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ldm.cli.plan import Plan
 from ldm.diffusion.samplers import Sampler
 from ldm.images import grid as draw_grid
 from ldm.images import save_film, save_png
@@ -21,28 +21,27 @@ from ldm.tasks import DiffusionTask
 def write_share(
     fabric: Fabric,
     task: DiffusionTask,
-    request: Request,
+    plan: Plan,
     sampler: Sampler,
     folder: Path,
     about: dict[str, Any],
     batch_size: int,
     frames: list[Image.Image] | None,
-    columns: int,
 ) -> None:
     """Sample and write every world_size-th image; where `frames` is a list, the first batch is filmed into it."""
-    mine = range(fabric.global_rank, len(request.seeds), fabric.world_size)
+    mine = range(fabric.global_rank, len(plan), fabric.world_size)
+    filmed = frames
     with Progress(disable=not fabric.is_global_zero, console=Console(stderr=True)) as progress:
         bar = progress.add_task("sampling", total=len(mine))
-        for start in range(0, len(mine), batch_size):
-            indices = mine[start : start + batch_size]
-            part = request.pick(indices)
+        for places in plan.batches(mine, batch_size):
+            part = plan.pick(places)
             with fabric.autocast():
-                images = draw(task, part, sampler, frames if start == 0 else None, columns)
-            labels: Sequence[int | None] = part.labels or [None] * len(indices)
-            for index, image, seed, label in zip(indices, images, part.seeds, labels, strict=True):
-                asked = {} if label is None else {"class": label}
-                save_png(image, folder / f"{index:06d}.png", {"seed": seed, **asked, **about})
-            progress.advance(bar, len(indices))
+                images = draw(task, part, sampler, filmed, plan.columns)
+            filmed = None
+            for place, image, seed in zip(places, images, part.seeds, strict=True):
+                own = {"seed": seed, **plan.entries[place], "guidance_scale": plan.scales[place]}
+                save_png(image, folder / f"{place:06d}.png", {**own, **about})
+            progress.advance(bar, len(places))
 
 
 @torch.inference_mode()
@@ -57,25 +56,16 @@ def draw(
     return task.autoencoder.decode(latents).float().clamp(-1, 1)
 
 
-def square(count: int) -> int:
-    """Columns that make a grid of `count` images about as wide as high."""
-    return max(1, round(count**0.5))
-
-
-def finish(
-    folder: Path, request: Request, grid: bool, columns: int, film: str | None, frames: list[Image.Image]
-) -> None:
+def finish(folder: Path, plan: Plan, grid: bool, film: str | None, frames: list[Image.Image]) -> None:
     """The pictures of the whole, and a line that says where everything is."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    num_images = len(request.seeds)
-    removed = remove_older(folder, num_images)
+    removed = remove_older(folder, len(plan))
     older = f" ({removed} of an older call removed)" if removed else ""
-    what = "1 image" if num_images == 1 else f"{num_images} images"
+    what = "1 image" if len(plan) == 1 else f"{len(plan)} images"
     console.print(f"{what} in {folder}/{older}")
     if grid:
-        images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(num_images)]
-        titles = [f"class {label}" for label in (request.labels or [])[:columns]]
-        draw_grid(torch.stack(images) / 127.5 - 1, columns, titles).save(folder / "grid.png")
+        images = [pil_to_tensor(Image.open(folder / f"{i:06d}.png")) for i in range(len(plan))]
+        draw_grid(torch.stack(images) / 127.5 - 1, plan.columns, *plan.labels()).save(folder / "grid.png")
         console.print(f"their grid: {folder / 'grid.png'}")
     if film:
         save_film(frames, folder / f"film.{film}")

@@ -12,12 +12,12 @@ from ldm import plotting, runs
 from ldm.cli import signature
 from ldm.cli.by_name import describe, known, listing, make
 from ldm.data import ImageTransform, ShardReader
-from ldm.data.decode import BadImage, open_image, to_tensor
 from ldm.data.index import IMAGES
 from ldm.diffusion import Diffusion
 from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.samplers import Sampler
 from ldm.errors import UserError
+from ldm.pictures import BadImage, open_image, to_tensor
 
 MOST_TIMES = 60  # of one picture
 SHOWN = 256  # pixels of a side at most, unless the config says more

@@ -1,8 +1,9 @@
-"""Lightning's advertisements and its remarks on what is meant so, kept off the user's screen."""
+"""What warnings look like, and Lightning's remarks on what is meant so, kept off the user's screen."""
 
 import logging
 import os
 import warnings
+from pathlib import Path
 
 REMARKS = ("litlogger", "litmodels", "`weights_only` was not set", "GPU available", "TPU available", "HPU available")
 WARNINGS = (
@@ -19,6 +20,21 @@ WARNINGS = (
 
 def _meant_to_be_said(record: logging.LogRecord) -> bool:
     return not any(remark in record.getMessage() for remark in REMARKS)
+
+
+def short_warnings() -> None:
+    """Print our own warnings as one line that is for users; those of other packages stay as they are."""
+    usual, ours = warnings.formatwarning, Path(__file__).parents[1]
+
+    def format_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if Path(filename).is_relative_to(ours):
+            return f"ldm: warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    if usual.__module__ == "warnings":  # not done before
+        warnings.formatwarning = format_warning
 
 
 def quiet_lightning() -> None:

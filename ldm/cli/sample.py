@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from ldm import runs
+from ldm.cli.asking import Asked, Said
 from ldm.cli.by_name import describe, find, known, listing, make
-from ldm.cli.pictures import finish, square, write_share
+from ldm.cli.pictures import finish, write_share
+from ldm.cli.plan import make_plan
 from ldm.diffusion.guidance import ClassifierFree, Guidance, check_rules
 from ldm.diffusion.samplers import Sampler
 from ldm.diffusion.spacings import Spacing
@@ -27,13 +29,17 @@ from ldm.tasks import DiffusionTask
 def sample(
     run: str,
     out: str = "samples",
-    classes: list[int] | None = None,
-    num_images: int = 16,
+    classes: list[str] | None = None,
+    prompt: list[str] | None = None,
+    prompts: str | None = None,
+    condition: list[str] | None = None,
+    num_images: int | None = None,
     sampler: str = "ddim",
     num_steps: int | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: list[float] | None = None,
     guidance: list[str] | None = None,
-    negative_classes: list[int] | None = None,
+    negative_classes: list[str] | None = None,
+    negative_prompt: list[str] | None = None,
     weak_run: str | None = None,
     classifier: str | None = None,
     two_passes: bool = False,
@@ -43,6 +49,7 @@ def sample(
     mask: str | None = None,
     interpolate: bool = False,
     seed: int = 0,
+    same_seed: bool = False,
     batch_size: int = 64,
     grid: bool = False,
     columns: int = 0,
@@ -58,30 +65,36 @@ def sample(
 
     Image i has the seed SEED + i and is the same whatever the batch size and the number of devices. Each PNG carries
     its seed and settings as text entries. OUT then holds the images of this call alone: those that an older call left
-    are replaced or removed. Example: sample.py runs/digits/dit --classes 3 7 --guidance-scale 2 --grid
+    are replaced or removed. Lists are dealt to the images in turn. Examples: sample.py runs/digits/dit --classes 3 7
+    --guidance-scale 2 --grid; sample.py runs/shapes/dit --prompt "a red circle" "a blue circle" --same-seed --grid
 
     Args:
         run: run folder of a diffusion model, or its export.
         out: folder for the pictures: 000000.png, 000001.png, ...
-        classes: class numbers, dealt to the images in turn; left out, no class is asked for.
-        num_images: images in all.
-        sampler: a sampler of the list below, with settings as NAME:KEY=VALUE,KEY=VALUE: ddim:eta=0.5,spacing=leading.
+        classes: classes by number or name; left out, no class is asked for.
+        prompt: texts to draw.
+        prompts: a file of them, one a line, or .jsonl with "prompt", "negative" and "seed"; an image of each.
+        condition: other conditions that the model takes, as KEY=VALUE; a picture is named by its file.
+        num_images: images in all; left out, one for each line of --prompts, or 16, or whole rows from 16 on.
+        sampler: one of the list below, with settings as in ddim:eta=0.5,spacing=leading.
         num_steps: steps of the sampler; left out, its own default.
-        guidance_scale: classifier-free guidance; 1 is off, 1.5 to 4 is usual.
+        guidance_scale: classifier-free guidance; left out, 1: off; 1.5 to 4 is usual; several: one a row, or a column.
         guidance: rules of the list below, as NAME:KEY=VALUE, applied in this order after --guidance-scale.
-        negative_classes: classes to be guided away from, dealt in turn; left out, away from no class.
+        negative_classes: classes to be guided away from; left out, away from no class.
+        negative_prompt: texts to be guided away from, where a line of --prompts has none of its own.
         weak_run: run folder of a worse model, for the rule autoguidance.
-        classifier: for the rule classifierguidance, a function package.name (x_t, t) -> logits; needs --trust-code.
-        two_passes: ask with and without the class in two passes: half the memory, slower on a GPU.
+        classifier: for the rule classifierguidance, package.function of (x_t, t) to logits; needs --trust-code.
+        two_passes: ask with and without the condition in two passes: half the memory, slower on a GPU.
         temperature: standard deviation of all noise; under 1 the samples are more alike.
-        images: pictures to start from, dealt in turn; noised to STRENGTH and denoised again.
+        images: pictures to start from; noised to STRENGTH and denoised again.
         strength: of --images: 0.3 keeps most, 1 forgets them; left out, 0.7, and 1 with a mask.
         mask: with --images: a picture, white where the model is to paint; --sampler repaint fits best.
         interpolate: go from the noise of SEED to that of SEED + 1, or between the two pictures of --images.
         seed: seed of the first image.
+        same_seed: one seed for all prompts (classes, ...) and scales: SEED for the first of each, then SEED + 1.
         batch_size: images that are sampled at once on one device.
-        grid: write all images into one picture, OUT/grid.png, too.
-        columns: columns of the grid; 0: one for each class, or about as many as rows.
+        grid: write all images into one picture, OUT/grid.png, too, labelled.
+        columns: columns of the grid; 0: one a class, prompt or else scale, or as many as rows.
         film: write OUT/film.gif or OUT/film.webp: how the first batch comes out of the noise.
         weights: ema, raw, or the decay of one of the averages, for example 0.9999.
         accelerator: what computes; auto takes a GPU if there is one.
@@ -90,39 +103,39 @@ def sample(
         precision: arithmetic of the networks.
         trust_code: let the run's config and --classifier name what is not of ldm, and run its code.
     """
-    if num_images < 1 or batch_size < 1:
+    if (num_images is not None and num_images < 1) or batch_size < 1:
         raise UserError("--num-images and --batch-size must be at least 1.")
     if columns < 0 or not 0 <= seed < 2**63:
         raise UserError("--columns and --seed must be 0 or more (and --seed below 2**63).")
     chosen = make(Sampler, sampler, "sampler", **({} if num_steps is None else {"num_steps": num_steps}))
-    rules = make_guidance(guidance_scale, guidance or [], load_classifier(classifier, trust_code))
+    scales = guidance_scale or [1.0]
+    further = make_guidance(guidance or [], load_classifier(classifier, trust_code))
+    rules = {scale: with_scale(scale, further, alone=len(scales) == 1) for scale in scales}
     task = runs.load_diffusion(run, weights, trust_code)
-    request = Request(
-        range(seed, seed + num_images),
-        deal(classes, num_images),
-        rules,
-        deal(negative_classes, num_images),
-        two_passes,
-        None if weak_run is None else runs.load_diffusion(weak_run, weights, trust_code),
-        temperature=temperature,
-    )
-    check_request(task, request)
-    check_sampler(chosen, task, rules, mask)
+    said = Asked(classes, prompt, prompts, condition, negative_classes, negative_prompt).read(task.conditioner)
+    check_avoided(said, rules)
+    pictures = 0 if interpolate else len(images or [])
+    plan = make_plan(said, rules, scales, num_images, seed, same_seed, pictures, columns)
+    weak = None if weak_run is None else runs.load_diffusion(weak_run, weights, trust_code)
+    request = replace(plan.request, two_passes=two_passes, weak=weak, temperature=temperature)
+    for chosen_rules in rules.values():
+        check_request(task, replace(request, guidance=chosen_rules))
+        check_sampler(chosen, task, chosen_rules, mask)
     fabric = launch(accelerator, devices, num_nodes, precision)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)  # now, since it may be refused
-    move_to(fabric.device, task, request.weak)
-    request = replace(request, edit=make_edit(task, request, images or [], strength, mask, interpolate, chosen))
-    width = columns or len(classes or []) or square(num_images)
+    move_to(fabric.device, task, weak)
+    edit = make_edit(task, request, images or [], strength, mask, interpolate, chosen)
+    plan = replace(plan, request=replace(request, edit=edit))
     frames: list[Image.Image] | None = [] if film and fabric.is_global_zero else None
-    about = {"run": run, "weights": weights, "sampler": describe(chosen), "guidance_scale": guidance_scale}
-    further = {"guidance": ", ".join(map(describe, rules[guidance_scale != 1 :])), "weak_run": weak_run, "mask": mask}
-    further |= {"images": " ".join(images or []), "strength": str(request.edit.strength) if images else None}
-    about |= {key: value for key, value in further.items() if value}
-    write_share(fabric, task, request, chosen, folder, about, batch_size, frames, width)
+    about = {"run": run, "weights": weights, "sampler": describe(chosen)}
+    others = {"guidance": ", ".join(map(describe, further)), "weak_run": weak_run, "mask": mask}
+    others |= {"images": " ".join(images or []), "strength": str(edit.strength) if images else None}
+    about |= {key: value for key, value in others.items() if value}
+    write_share(fabric, task, plan, chosen, folder, about, batch_size, frames)
     fabric.barrier()
     if fabric.is_global_zero:
-        finish(folder, request, grid, width, film, frames or [])
+        finish(folder, plan, grid, film, frames or [])
 
 
 def choices() -> str:
@@ -136,33 +149,42 @@ def choices() -> str:
     )
 
 
-def deal(classes: list[int] | None, count: int) -> list[int] | None:
-    """The classes in turn, one an image; None where none are named."""
-    return [classes[i % len(classes)] for i in range(count)] if classes else None
-
-
 def move_to(device: torch.device, *tasks: DiffusionTask | None) -> None:
     for task in tasks:
         if task is not None:
             task.to(device)
 
 
-def make_guidance(
-    guidance_scale: float, names: list[str], classifier: Callable[[Tensor, Tensor], Tensor] | None
-) -> list[Guidance]:
-    """The rules in their order: ClassifierFree at the scale, where that is not 1, and what is asked for besides."""
-    try:
-        rules: list[Guidance] = [] if guidance_scale == 1 else [ClassifierFree(guidance_scale)]
-        for name in names:
-            takes_it = "classifier" in inspect.signature(find(Guidance, name.partition(":")[0], "guidance")).parameters
-            given = {"classifier": classifier} if takes_it and classifier is not None else {}
-            rules.append(make(Guidance, name, "guidance", **given))
-        check_rules(rules)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+def make_guidance(names: list[str], classifier: Callable[[Tensor, Tensor], Tensor] | None) -> list[Guidance]:
+    """The rules that are asked for besides the guidance scale."""
+    rules: list[Guidance] = []
+    for name in names:
+        takes_it = "classifier" in inspect.signature(find(Guidance, name.partition(":")[0], "guidance")).parameters
+        given = {"classifier": classifier} if takes_it and classifier is not None else {}
+        rules.append(make(Guidance, name, "guidance", **given))
     if classifier is not None and not any(rule.needs_labels for rule in rules):
         raise UserError("--classifier is for the rule classifierguidance: add --guidance classifierguidance.")
     return rules
+
+
+def with_scale(guidance_scale: float, further: list[Guidance], alone: bool) -> list[Guidance]:
+    """The rules in their order; first ClassifierFree, unless its scale is 1 and nobody asks for `further` at others."""
+    off = guidance_scale == 1 and (alone or not further)
+    try:
+        rules = [*([] if off else [ClassifierFree(guidance_scale)]), *further]
+        check_rules(rules)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return rules
+
+
+def check_avoided(said: Said, rules: Mapping[float, Sequence[Guidance]]) -> None:
+    """Raise a UserError if something is to be avoided and no rule leads away from it."""
+    if said.avoided and not any(rule.needs_other for each in rules.values() for rule in each):
+        raise UserError(
+            "What to be guided away from is named, and nothing is guided: raise --guidance-scale over 1, or leave the "
+            "negative out."
+        )
 
 
 def load_classifier(name: str | None, trust_code: bool) -> Callable[[Tensor, Tensor], Tensor] | None:

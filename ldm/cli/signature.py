@@ -13,11 +13,21 @@ import docstring_parser
 from ldm.errors import UserError
 
 
+SINGULAR = {"classes": "class", "images": "image"}  # of options that take several
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other: one sentence, without the usage above it."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: see {self.prog} --help.")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's, but an option that takes several values is shown with one, and dots."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
 
 
 def call(
@@ -49,8 +59,11 @@ def build_parser(function: Callable[..., Any], command: str, skip: Sequence[str]
     about = "\n\n".join(text for text in (doc.short_description, doc.long_description) if text)
     script = Path(sys.argv[0]).name
     prog = script if script == f"{command}.py" else f"ldm {command}"
-    parser = Parser(prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, parameter in inspect.signature(function).parameters.items():
+    parser = Parser(prog=prog, description=about, formatter_class=HelpFormatter)
+    parameters = inspect.signature(function).parameters
+    needed = [name.upper() for name, p in parameters.items() if p.default is inspect.Parameter.empty]
+    parser.usage = " ".join(["%(prog)s", *needed, "[options]"])  # each option stands below
+    for name, parameter in parameters.items():
         if name not in skip:
             add_argument(parser, name, parameter, helps.get(name, "").replace("%", "%%"))
     return parser
@@ -68,7 +81,8 @@ def add_argument(parser: argparse.ArgumentParser, name: str, parameter: inspect.
     shown = parameter.default not in (None, "") and "default" not in text
     text += f" (default: {parameter.default})" if shown else ""
     if "choices" not in options:
-        options["metavar"] = name.split("_")[-1].upper()
+        noun = name.split("_")[-1]
+        options["metavar"] = (SINGULAR.get(noun, noun) if kind is list else noun).upper()
     parser.add_argument(flag, dest=name, default=parameter.default, help=text, **options)
 
 

@@ -18,6 +18,8 @@ from ldm.data import ShardData
 from ldm.errors import UserError
 from ldm.tasks import Task
 
+INIT_FROM = "init_from.json"  # of a run folder: which weights it started from
+
 
 def train(argv: list[str]) -> None:
     """Run `fit` or `validate` with the given arguments."""
@@ -97,6 +99,8 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.resume()
+        if self.config_init[self.subcommand].ckpt_path is None and getattr(self.model, "init_from", None) is not None:
+            self.start_from(self.model.init_from)
 
     def before_validate(self) -> None:
         self.resume()
@@ -114,6 +118,16 @@ class TrainingCLI(LightningCLI):
             raise UserError(f"There is no checkpoint {config.ckpt_path}: leave ckpt_path out to take the newest one.")
         if config.ckpt_path and self.trainer.is_global_zero:
             print(f"Resuming from {config.ckpt_path}")
+
+    def start_from(self, init_from: str) -> None:
+        """Give a new run the weights of another model, and say which; averages are copied from them later."""
+        from ldm.adapting import adapt
+
+        manifest = self.datamodule.manifest
+        report = adapt(self.model, init_from, None if manifest is None else manifest.classes)
+        if self.trainer.is_global_zero:
+            report.show()
+            report.write(Path(self._get(self.config_init, "run")) / INIT_FROM)
 
 
 def program() -> str:

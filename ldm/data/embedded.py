@@ -1,11 +1,11 @@
-"""Data sets that need no download: they come with a dependency."""
+"""Data sets that need no download: `digits` comes with a dependency, `shapes` is drawn (ldm.data.shapes)."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "shapes")
 
 
 def digits() -> tuple[list[bytes], list[int], list[str]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,16 @@ from ldm.atomic import write_bytes
 from ldm.errors import UserError
 
 # Nothing else is ever read from a shard: no pickles, no compressed members.
-MEMBERS = ("jpg", "jpeg", "png", "webp", "cls", "txt", "json", "latent.npy")
+MAP = "map.png"  # what lies pixel by pixel over an image: classes, or another picture
+MEMBERS = ("jpg", "jpeg", "png", "webp", "cls", "txt", "json", "latent.npy", MAP)
+TEXT = re.compile(r"text\.[a-z0-9+-]+\.(tokens|mask|pooled)\.npy")  # what a frozen text encoder makes of the captions
 IMAGES = ("jpg", "jpeg", "png", "webp")
 VERSION = 1
+
+
+def is_member(extension: str) -> bool:
+    """Whether a member of that name is ever read."""
+    return extension in MEMBERS or TEXT.fullmatch(extension) is not None
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -72,7 +80,7 @@ def scan(shard: Path) -> dict[str, dict[str, list[int]]]:
         with tarfile.open(shard, mode="r:") as tar:
             for member in tar:
                 key, extension = split_name(member.name)
-                if not member.isreg() or extension not in MEMBERS:
+                if not member.isreg() or not is_member(extension):
                     continue
                 if (key != last and key in samples) or extension in samples.get(key, {}):
                     raise UserError(

@@ -1,9 +1,10 @@
 """`manifest.json`: what a folder of shards holds, and the contract that latents were made under."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -59,6 +60,32 @@ class LatentContract:
 
 
 @dataclass
+class TextContract:
+    """What the embeddings of captions that are kept with a set are embeddings of; training refuses on a mismatch.
+
+    Attributes:
+        name: the text encoder's.
+        fingerprint: hash (hex) of its files and settings.
+        token_width: D of the tokens.
+        context_length: L, to which what is stored is filled up.
+        pooled_width: P of the pooled vector, None where there is none.
+        dtype: "float16" or "float32", as stored.
+    """
+
+    name: str
+    fingerprint: str
+    token_width: int
+    context_length: int
+    pooled_width: int | None
+    dtype: str
+
+    def entries(self) -> set[str]:
+        """Names of the entries that they become."""
+        parts = ("tokens", "mask") if self.pooled_width is None else ("tokens", "mask", "pooled")
+        return {f"text.{self.name}.{part}" for part in parts}
+
+
+@dataclass
 class Manifest:
     """The contents of a folder of shards; written last, so that its presence means a complete set.
 
@@ -70,6 +97,8 @@ class Manifest:
         modes: images per PIL mode, e.g. {"RGB": 990, "L": 10}.
         sizes: {"min_width", "max_width", "min_height", "max_height"} in pixels, as stored.
         latents: the contract of a latent set; None for images.
+        fields: entries of a batch that every sample has besides: of its json, its map, a latent's sizes.
+        texts: the contracts of embeddings of captions that are kept with the samples.
     """
 
     kind: Kind
@@ -81,6 +110,8 @@ class Manifest:
     modes: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     latents: LatentContract | None = None
+    fields: list[str] = field(default_factory=list)
+    texts: list[TextContract] = field(default_factory=list)
     version: int = VERSION
 
     @property
@@ -119,7 +150,8 @@ class Manifest:
             raise ValueError(f"format version {content['version']}, expected {VERSION}")
         if content["kind"] not in get_args(Kind):
             raise ValueError(f"kind {content['kind']!r}")
-        values = {f.name: content[f.name] for f in fields(cls)}
+        content = {"fields": [], "texts": [], **content}  # sets that were packed before there were any
+        values = {f.name: content[f.name] for f in dataclasses.fields(cls)}
         values["shards"] = [_build(ShardInfo, shard) for shard in content["shards"]]
         for shard in values["shards"]:
             if shard.name in ("", ".", "..") or Path(shard.name).name != shard.name:
@@ -128,6 +160,7 @@ class Manifest:
                 raise ValueError(f"shard {shard.name} has a negative count")
         if content["latents"] is not None:
             values["latents"] = _build(LatentContract, content["latents"])
+        values["texts"] = [_build(TextContract, text) for text in content["texts"]]
         if (content["kind"] == "latents") != (values["latents"] is not None):
             raise ValueError("the latent contract must stand in a latent set, and only there")
         manifest = cls(**values)
@@ -137,7 +170,7 @@ class Manifest:
 
 
 def _build(cls: Any, content: Mapping[str, Any]) -> Any:
-    return cls(**{f.name: content[f.name] for f in fields(cls)})
+    return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls)})
 
 
 def _why_missing(folder: Path) -> str:

@@ -14,12 +14,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ldm.data.annotations import SIZES
 from ldm.data.dataset import Fault, ShardDataset, collate
 from ldm.data.loader import ShardLoader, rank_batch
 from ldm.data.manifest import MANIFEST, PACKING, LatentContract, Manifest
 from ldm.data.order import Order
 from ldm.data.stream import StreamDataset, StreamLoader, expand
-from ldm.data.transform import Crop, ImageTransform
+from ldm.data.text_cache import TextCache, text_cache
+from ldm.data.transform import Crop, ImageTransform, MapResampling
 from ldm.data.verify import check_sizes
 from ldm.errors import UserError
 
@@ -39,6 +41,8 @@ class ShardData(L.LightningDataModule):
         channels: 1 (grey) or 3 (RGB), for images.
         crop: random or center, for training images; validation takes the centre.
         flip: mirror half of the training samples.
+        map_resampling: how maps beside images are brought to size: nearest for classes, bilinear for pictures; of
+            latents `ldm encode` has done it.
         num_workers: loader processes per device.
         seed: of the order, the crops and the mirrors.
         num_classes: labels must lie below it. The manifest knows it; streamed labels are read only if it is given.
@@ -58,6 +62,7 @@ class ShardData(L.LightningDataModule):
         seed: int = 0,
         num_classes: int | None = None,
         samples_per_epoch: int | None = None,
+        map_resampling: MapResampling = "nearest",
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("seed", seed, 0)):
@@ -70,7 +75,8 @@ class ShardData(L.LightningDataModule):
         self.shards, self.val_shards, self.batch_size = shards, val_shards, batch_size
         self.size, self.channels, self.flip = size, channels, flip
         self.num_workers, self.seed, self.samples_per_epoch = num_workers, seed, samples_per_epoch
-        self.transform = ImageTransform(size, crop, flip) if size is not None else None
+        self.map_resampling = map_resampling
+        self.transform = ImageTransform(size, crop, flip, map_resampling) if size is not None else None
         self._num_classes, self._consumed = num_classes, 0
         self._manifest: Manifest | None = None
         self._urls: list[str] | None = None
@@ -111,6 +117,21 @@ class ShardData(L.LightningDataModule):
     def contract(self) -> LatentContract | None:
         """What the latents are latents of; None for images."""
         return self.manifest.latents if self.manifest else None
+
+    @property
+    def provides(self) -> set[str] | None:
+        """Entries of a batch that a condition may be made of; None if the shards are streamed and it is not known."""
+        if self.manifest is None:
+            return None
+        found = given(self.manifest)
+        if self.val_shards is not None:
+            found &= given(Manifest.load(Path(self.val_shards).expanduser()))
+        return found
+
+    def text_cache(self, name: str) -> TextCache | None:
+        """What the set keeps of the text encoder of that name; None where it keeps nothing."""
+        texts = self.manifest.texts if self.manifest is not None else []
+        return text_cache(Path(self.shards).expanduser(), texts, name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -159,7 +180,7 @@ class ShardData(L.LightningDataModule):
             if val.kind != "images":
                 raise UserError(f"val_shards {self.val_shards} holds latents, but {self.shards} images")
             return
-        for name in ("kind", "classes", "has_labels", "has_captions", "latents"):
+        for name in ("kind", "classes", "has_labels", "has_captions", "latents", "texts"):
             train, other = getattr(self.manifest, name), getattr(val, name)
             if name == "latents" and train is not None and other is not None:  # mean and std are those of each set
                 train, other = ((c.autoencoder, c.transform, c.shape) for c in (train, other))
@@ -210,6 +231,16 @@ class ShardData(L.LightningDataModule):
                 raise UserError(batch.message)
             yield batch["images"]
 
+    def examples(self, count: int) -> dict[str, Any]:
+        """The first samples of the validation set, or of the training set if there is none, as a batch, unaugmented."""
+        if self.manifest is None and self.val_shards is None:
+            first = next(iter(self.train_dataloader()))
+            return {key: value[:count] if hasattr(value, "__getitem__") else value for key, value in first.items()}
+        dataset = self._dataset(self.val_shards or self.shards, None, augment=False)
+        batch = collate([dataset.load(place) for place in range(min(count, len(dataset)))])
+        assert isinstance(batch, dict)
+        return batch
+
     def _dataset(self, folder: str, order: Order | None, augment: bool) -> ShardDataset:
         path = Path(folder).expanduser()
         return ShardDataset(path, self.transform, self.channels, self.num_classes, order, augment, self.flip)
@@ -257,3 +288,11 @@ class ShardData(L.LightningDataModule):
                     "resume with the same, or start a new run"
                 )
         self._consumed = state_dict["consumed"]
+
+
+def given(manifest: Manifest) -> set[str]:
+    """Entries of a batch of a set that a condition may be made of."""
+    found = {"labels": manifest.has_labels, "captions": manifest.has_captions}
+    own = {"moments"} if manifest.kind == "latents" else {"images", *SIZES}
+    own |= {entry for text in manifest.texts for entry in text.entries()}
+    return own | set(manifest.fields) | {key for key, there in found.items() if there}

@@ -21,7 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ldm.data.decode import MAX_PIXELS, PIL_MAX_PIXELS, BadImage
+from ldm.data.annotations import CAPTIONS, caption_of, known_fields, to_json
+from ldm.data.index import MAP
 from ldm.data.manifest import Manifest
 from ldm.data.order import shuffled
 from ldm.data.output import Output, Skip
@@ -29,6 +30,7 @@ from ldm.data.prepare import Prepared, prepare
 from ldm.data.shards import ShardWriter
 from ldm.data.sources import Item, Source, open_source
 from ldm.errors import UserError
+from ldm.pictures import MAX_PIXELS, PIL_MAX_PIXELS, BadImage
 
 
 @dataclass
@@ -63,6 +65,7 @@ def pack(
     root: str = "data",
     split: str = "train",
     num_workers: int = 4,
+    num_images: int | None = None,
 ) -> PackReport:
     """Turn images into WebDataset shards with a manifest.
 
@@ -70,8 +73,10 @@ def pack(
     reason and listed in OUT/skipped.json. Files that are JPEG, PNG or WebP are kept byte for byte, others become PNG.
 
     Args:
-        source: a folder with one sub-folder per class; a flat folder (captions in NAME.txt beside NAME.jpg, if any);
-            the name of an embedded set: digits; or torchvision:NAME, such as torchvision:CIFAR10.
+        source: a folder with one sub-folder per class, or a flat folder; beside NAME.jpg there may be NAME.txt (its
+            caption), NAME.json (further fields, or several captions) and NAME.map.png (classes of its pixels, or
+            another picture over it). Or the name of an embedded set: digits, or shapes (drawn, with captions); or
+            torchvision:NAME, such as torchvision:CIFAR10.
         out: the folder to write. With a val_fraction it holds two sets, OUT/train and OUT/val.
         shard_size: the most samples in one shard.
         shard_bytes: a shard that has reached so many bytes is closed.
@@ -81,8 +86,9 @@ def pack(
         max_pixels: leave out images with more pixels (width x height), by their header, before decoding.
         min_side: leave out images whose shorter side has fewer pixels.
         root: where torchvision keeps its downloads.
-        split: which split of a torchvision set to pack, such as train or test.
+        split: which split of a torchvision set to pack, such as train or test; of shapes, train or heldout.
         num_workers: threads that read and check.
+        num_images: how many scenes of shapes to pack; 20,000 if left out. Other sources have a number of their own.
 
     Returns:
         The report that is also printed.
@@ -93,7 +99,7 @@ def pack(
     _check_options(shard_size, shard_bytes, val_fraction, max_pixels, num_workers)
     start = time.monotonic()
     output = Output(out, force, [source] if Path(source).is_dir() else [])
-    found = open_source(source, root, split)
+    found = open_source(source, root, split, num_images)
     splits = _splits(found, val_fraction, seed)
     packer = _Packer(found, shard_size, shard_bytes, max_pixels, min_side, num_workers)
     report = PackReport(out)
@@ -156,6 +162,7 @@ class _Packer:
     def write(self, folder: Path, places: list[tuple[int, int]], progress: Progress, task: TaskID) -> Manifest:
         manifest = Manifest("images", [], self.source.classes)
         manifest.has_labels, manifest.has_captions = self.source.classes is not None, self.has_captions
+        known: Counter[str] = Counter()
         writer: ShardWriter | None = None
         try:
             for place, item, prepared in self._prepared(places):
@@ -167,6 +174,7 @@ class _Packer:
                     writer = ShardWriter(folder / f"shard-{len(manifest.shards):06d}.tar")
                 writer.add(key_of(place, item.name), self._members(item, prepared))
                 _count(manifest, prepared)
+                known.update(known_entries(prepared))
                 if len(writer.samples) >= self.shard_size or writer.num_bytes >= self.shard_bytes:
                     manifest.shards.append(writer.close())
                     writer = None
@@ -176,6 +184,7 @@ class _Packer:
             if writer is not None:
                 writer.abort()
             raise
+        manifest.fields = sorted(name for name, count in known.items() if count == manifest.num_samples)
         return manifest
 
     def _prepared(self, places: list[tuple[int, int]]) -> Iterator[tuple[int, Item, Prepared | BadImage]]:
@@ -201,8 +210,12 @@ class _Packer:
         if item.label is not None:
             members["cls"] = str(item.label)
         if self.has_captions:
-            members["txt"] = prepared.caption or ""
-            self.empty_captions += not prepared.caption
+            members["txt"] = prepared.caption or caption_of(prepared.fields or {}) or ""
+            self.empty_captions += not members["txt"]
+        if prepared.fields is not None:
+            members["json"] = to_json(prepared.fields)
+        if prepared.map is not None:
+            members[MAP] = prepared.map
         return members
 
     def check(self, sets: dict[str, Manifest]) -> None:
@@ -229,6 +242,11 @@ def key_of(place: int, name: str) -> str:
     return f"{place:08d}_{re.sub(r'[^A-Za-z0-9_]+', '-', stem).strip('-')[-60:]}"
 
 
+def known_entries(prepared: Prepared) -> set[str]:
+    """Entries that a sample gives besides those that the manifest says by name."""
+    return known_fields(prepared.fields or {}) | ({"maps"} if prepared.map is not None else set())
+
+
 def _count(manifest: Manifest, prepared: Prepared) -> None:
     manifest.formats[prepared.extension] = manifest.formats.get(prepared.extension, 0) + 1
     manifest.modes[prepared.mode] = manifest.modes.get(prepared.mode, 0) + 1
@@ -253,9 +271,10 @@ def _print(report: PackReport) -> None:
     for folder, manifest in report.sets.items():
         size = sum(shard.bytes for shard in manifest.shards) / 1e6
         classes = f", {len(manifest.classes)} classes" if manifest.classes else ""
-        captions = ", with captions" if manifest.has_captions else ""
+        captions = ", with captions" if manifest.has_captions or CAPTIONS in manifest.fields else ""
+        fields = ", ".join(name for name in manifest.fields if name != CAPTIONS)
         counts = f"{manifest.num_samples} images in {len(manifest.shards)} shards, {size:.1f} MB"
-        console.print(f"{folder}: {counts}{classes}{captions}")
+        console.print(f"{folder}: {counts}{classes}{captions}" + (f", each with {fields}" if fields else ""))
     if report.empty_captions:
         console.print(f"{report.empty_captions} images have no caption; theirs is empty")
     for reason, count in report.skipped.items():

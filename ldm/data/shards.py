@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ldm.atomic import file_sha256, fsync_folder
-from ldm.data.index import MEMBERS, index_path, load_index, save_index
+from ldm.data.index import MEMBERS, index_path, is_member, load_index, save_index
 from ldm.data.manifest import ShardInfo
 from ldm.errors import UserError
 
@@ -66,7 +66,7 @@ class ShardWriter:
             raise UserError(f"shard {self.path}: key {key!r} must be printable, relative and hold no dot: rename it")
         if key in self.samples:
             raise UserError(f"shard {self.path}: key {key!r} comes twice: keys must be unique")
-        unknown = sorted(set(members) - set(MEMBERS))
+        unknown = sorted(name for name in members if not is_member(name))
         if unknown or not members:
             raise UserError(f"shard {self.path}: key {key!r} has members {unknown}; possible are {', '.join(MEMBERS)}")
         extents = {}

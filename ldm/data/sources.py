@@ -6,25 +6,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldm.data.annotations import Fields, parse_fields
 from ldm.data.embedded import EMBEDDED, digits, png
+from ldm.data.shapes import SPLITS as SHAPES_SPLITS
+from ldm.data.shapes import Scene, draw, scene, weighted_captions
 from ldm.errors import UserError
+from ldm.pictures import BadImage
 
 READABLE = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Taken for images too, so that they are listed as skipped and not passed over in silence.
 UNREADABLE = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".svg", ".exr", ".hdr", ".raw", ".dng")
+MAP = ".map.png"  # what lies pixel by pixel over the image of the same name
 SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 TORCHVISION = "torchvision:"
+SHAPES_IMAGES = 20_000  # how many of the endless set are packed unless the user says
 COMMON = "CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, STL10, Flowers102, Food101, OxfordIIITPet, Imagenette"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One candidate: its name (a relative path), how to read its bytes, and what is known of it."""
+    """One candidate: its name (a relative path), how to read its bytes, and what is known of it.
+
+    `annotations` gives what becomes the sample's json member (ValueError: it cannot be used), `map` the bytes of the
+    picture that lies over the image.
+    """
 
     name: str
     read: Callable[[], bytes]
     label: int | None = None
     caption: Callable[[], bytes] | None = None
+    annotations: Callable[[], Fields] | None = None
+    map: Callable[[], bytes] | None = None
 
 
 @dataclass
@@ -36,27 +48,63 @@ class Source:
     classes: list[str] | None
 
 
-def open_source(source: str, root: str = "data", split: str = "train") -> Source:
+def open_source(source: str, root: str = "data", split: str = "train", num_images: int | None = None) -> Source:
     """Find what `source` names; an existing path wins over a name.
 
     Raises:
-        UserError: nothing by that name (with what is possible), or nothing in it to pack.
+        UserError: nothing by that name (with what is possible), nothing in it to pack, or a num_images that is not
+            the user's to choose.
     """
     path = Path(source).expanduser()
+    if num_images is not None and (path.exists() or source != "shapes"):
+        raise UserError(f"num_images is {num_images}, but {source} holds as many images as it holds: leave it out")
     if path.is_dir():
         return _folder(path)
     if path.exists():
         raise UserError(f"{source} is a file: give the folder that holds the images")
-    if source in EMBEDDED:
-        images, labels, classes = digits()
-        items = [Item(f"{i:05d}", _constant(data), y) for i, (data, y) in enumerate(zip(images, labels, strict=True))]
-        return Source(source, items, classes)
+    if source == "shapes":
+        return _shapes(split, SHAPES_IMAGES if num_images is None else num_images)
+    if source == "digits":
+        return _digits()
     if source.startswith(TORCHVISION):
         return _torchvision(source.removeprefix(TORCHVISION), root, split)
     raise UserError(
         f"{source!r} was not found: there is no such folder, and it is no data set's name. Possible: a folder of "
         f"images, an embedded set ({', '.join(EMBEDDED)}), or {TORCHVISION}NAME ({COMMON}, ...)"
     )
+
+
+def _digits() -> Source:
+    images, labels, classes = digits()
+    items = [Item(f"{i:05d}", _constant(data), y) for i, (data, y) in enumerate(zip(images, labels, strict=True))]
+    return Source("digits", items, classes)
+
+
+def _shapes(split: str, num_images: int) -> Source:
+    if split not in SHAPES_SPLITS:
+        raise UserError(f"split is {split!r}; shapes has {' and '.join(map(repr, SHAPES_SPLITS))}")
+    if num_images < 1:
+        raise UserError(f"num_images is {num_images}: it must be at least 1")
+    return Source("shapes", [_shapes_item(i, split) for i in range(num_images)], None)
+
+
+def _shapes_item(index: int, split: str) -> Item:
+    """Nothing is drawn before it is read."""
+    return Item(
+        f"{index:07d}",
+        read=lambda: png(draw(scene(index, split))),
+        caption=lambda: weighted_captions(scene(index, split))[0][0].encode(),
+        annotations=lambda: _shapes_annotations(scene(index, split)),
+    )
+
+
+def _shapes_annotations(drawn: Scene) -> dict[str, Any]:
+    said = weighted_captions(drawn)
+    return {
+        "captions": [text for text, _ in said],
+        "caption_weights": [weight for _, weight in said],
+        "objects": [[thing.shape, thing.colour, thing.size, thing.place] for thing in drawn.things],
+    }
 
 
 def _constant(data: bytes) -> Callable[[], bytes]:
@@ -102,13 +150,34 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _images(root: Path, files: list[Path], label: int | None) -> list[Item]:
+    """The images among files, in the order of their names, each with what stands beside it."""
+    found = [path for path in files if path.suffix.lower() in READABLE + UNREADABLE]
+    maps = {path for path in found if path.name.endswith(MAP)}
+    images = {path.with_suffix("") for path in found if path not in maps}
     items = []
-    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
-        if path.suffix.lower() in READABLE + UNREADABLE:
-            text = path.with_suffix(".txt")
-            caption = text.read_bytes if text.is_file() else None
-            items.append(Item(path.relative_to(root).as_posix(), path.read_bytes, label, caption))
+    for path in sorted(found, key=lambda path: path.relative_to(root).as_posix()):
+        name = path.relative_to(root).as_posix()
+        if path not in maps:
+            items.append(_beside(path, name, label, maps))
+        elif path.with_name(path.name.removesuffix(MAP)) not in images:
+            items.append(Item(name, _alone, label))
     return items
+
+
+def _beside(path: Path, name: str, label: int | None, maps: set[Path]) -> Item:
+    text, fields, values = (path.with_suffix(suffix) for suffix in (".txt", ".json", MAP))
+    return Item(
+        name,
+        path.read_bytes,
+        label,
+        caption=text.read_bytes if text.is_file() else None,
+        annotations=(lambda: parse_fields(fields.read_bytes())) if fields.is_file() else None,
+        map=values.read_bytes if values in maps else None,
+    )
+
+
+def _alone() -> bytes:
+    raise BadImage("map without its image")
 
 
 def _torchvision(name: str, root: str, split: str) -> Source:

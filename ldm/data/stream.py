@@ -15,13 +15,15 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset import filters, tariterators
 from webdataset.gopen import gopen_curl
 
-from ldm.data.dataset import Fault, Sample, collate, decode_member
-from ldm.data.decode import BadImage, parse_caption, parse_label
+from ldm.data import annotations
+from ldm.data.dataset import Fault, Sample, collate, seen
+from ldm.data.decode import parse_caption, parse_label
 from ldm.data.index import MEMBERS, split_name
 from ldm.data.loader import ignore_stop_signals, rank_batch
 from ldm.data.order import shuffled
 from ldm.data.transform import ImageTransform
 from ldm.errors import UserError
+from ldm.pictures import BadImage
 from ldm.seeding import seeded_generator
 
 MAX_BAD = 100  # samples or shards that one stream may leave out before it stops the run
@@ -156,15 +158,20 @@ class StreamDataset(IterableDataset):
         warnings.warn(f"left out ({self._bad} so far in this stream): {what}", stacklevel=2)
 
     def _decode(self, members: Sample, where: str, generator: torch.Generator) -> Sample:
-        sample: Sample = {"keys": members["__key__"]}
-        sample["images"] = self.transform(decode_member(members, self.channels), generator)
+        try:
+            fields = annotations.parse_fields(members.get("json", b"{}"))
+        except ValueError as error:
+            raise BadImage("json cannot be used", str(error)) from None
+        sample = annotations.entries(fields) | {"keys": members["__key__"], "shards": members["__url__"]}
+        sample |= seen(members, self.transform, self.channels, generator)
         if self.num_classes is not None:
             if "cls" not in members:
                 raise BadImage("no label", "num_classes is set, so each sample needs a .cls")
             sample["labels"] = parse_label(members["cls"], self.num_classes, where)
-        if "txt" in members:
-            sample["captions"] = parse_caption(members["txt"], where)
-        return sample
+        caption = annotations.caption_of(fields, generator)
+        if caption is None and "txt" in members:
+            caption = parse_caption(members["txt"], where)
+        return sample if caption is None else sample | {"captions": caption}
 
 
 class StreamLoader:
@@ -211,8 +218,6 @@ class StreamLoader:
             number = epoch * self.batches + place
             first = number * self.batch_size + self.dataset.rank * self.rank_batch
             batch["positions"] = torch.arange(first, first + self.rank_batch)
-            if len(batch.get("captions", batch["keys"])) != self.rank_batch:
-                raise UserError(f"shard samples {batch['keys'][:3]}...: some have a caption and some have none")
             self.consumed = (number + 1) * self.batch_size
             batch["step"] = number
             yield batch

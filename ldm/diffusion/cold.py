@@ -37,7 +37,7 @@ class ColdDiffusion(Process):
         losses = (restored - x0).abs().flatten(1).mean(1)
         return losses / self.timesteps.density(t, self.path) if self.timesteps.corrected else losses
 
-    def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond) -> Denoise:
+    def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond, remember: bool = True) -> Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             t = t.to(x_t.device).expand(x_t.shape[0])
             return Denoised(net(self.path.net_input(x_t, t), self.heard(t, x_t), cond).to(x_t.dtype))

@@ -12,6 +12,7 @@ from ldm.diffusion.errors import MSE, Error
 from ldm.diffusion.objectives import Example, Objective, Simple
 from ldm.diffusion.paths import NoisePath, Path
 from ldm.diffusion.predictions import Prediction
+from ldm.diffusion.self_conditioning import remembering, wants_estimate, with_first_look
 from ldm.diffusion.shapes import per_sample
 from ldm.diffusion.timesteps import Timesteps, UniformTimesteps
 from ldm.diffusion.weightings import Uniform, Weighting
@@ -49,8 +50,12 @@ class Process(nn.Module, ABC):
         """
 
     @abstractmethod
-    def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond) -> Denoise:
-        """The network under one condition as a Denoise."""
+    def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond, remember: bool = True) -> Denoise:
+        """The network under one condition as a Denoise.
+
+        One that is self-conditioned is told its newest x0, if that has the same shape, unless `remember` is false: the
+        answer is then a function of (x_t, t) alone, as a likelihood needs it.
+        """
 
     @abstractmethod
     def check_net(self, in_channels: int, out_channels: int) -> None:
@@ -101,6 +106,8 @@ class Diffusion(Process):
         self, net: Callable[[Tensor, Tensor, Cond], Tensor], x0: Tensor, t: Tensor, eps: Tensor, cond: Cond
     ) -> Tensor:
         x_t = self.path.corrupt(x0, eps, t)
+        if wants_estimate(net):
+            cond = with_first_look(lambda told: self.denoiser(net, told, remember=False), x_t, t, cond)
         output, variance = split_variance(net(self.path.net_input(x_t, t), self.heard(t, x0), cond), x0.shape[1])
         losses = self.objective(self, Example(x0, eps, t, x_t), output, variance)
         if self.objective.is_bound or self.timesteps.corrected:
@@ -129,7 +136,10 @@ class Diffusion(Process):
                 "does not learn, such as Cosine."
             )
 
-    def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond) -> Denoise:
+    def denoiser(self, net: Callable[[Tensor, Tensor, Cond], Tensor], cond: Cond, remember: bool = True) -> Denoise:
+        if remember and wants_estimate(net):
+            return remembering(lambda told: self.denoiser(net, told, remember=False), cond)
+
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             heard, a, b = self._one_time(t, x_t) if t.dim() == 0 else self._many_times(t.to(x_t.device), x_t)
             output = net(self.path.net_input(x_t, t), heard, cond)

@@ -1,7 +1,7 @@
 """What every denoising network is given, and what it owes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,23 @@ class Conditioning:
         tokens: (B, L, D), attended to.
         mask: (B, L) bool, True where a token counts.
         concat: (B, C, H, W), joined to x_t along the channels.
+        estimate: (B, C, H, W), what was last thought of x0, for networks with `self_conditioning`; None is zeros.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
     concat: Tensor | None = None
+    estimate: Tensor | None = None
+
+    def with_estimate(self, x0: Tensor) -> "Conditioning":
+        """The same with another estimate of x0 (B, C, H, W)."""
+        return replace(self, estimate=x0)
+
+    def rows(self, rows: slice) -> "Conditioning":
+        """Some of the rows."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return Conditioning(*(None if value is None else value[rows] for value in values))
 
     def join(self, other: "Conditioning") -> "Conditioning":
         """The rows of this and, below them, those of another with the same fields."""
@@ -36,11 +47,14 @@ class Network(nn.Module, ABC):
         in_channels: channels of x_t.
         out_channels: `in_channels`, or twice that where the variance is learned too.
         sample_shape: (C, H, W) of x_t, the shape that sampling starts from.
+        self_conditioning: it takes `Conditioning.estimate` beside x_t (Chen et al. 2022, arXiv:2208.04202), so a
+            process gives it one.
     """
 
     in_channels: int
     out_channels: int
     sample_shape: tuple[int, int, int]
+    self_conditioning: bool = False
 
     @abstractmethod
     def forward(self, x_t: Tensor, noise_condition: Tensor, cond: Conditioning) -> Tensor:

@@ -1,20 +1,26 @@
-"""The diffusion transformer, DiT with adaLN-Zero. Peebles & Xie 2022 (arXiv:2212.09748)."""
+"""The diffusion transformer, DiT. Peebles & Xie 2022 (arXiv:2212.09748), and what came after it."""
 
-from einops import rearrange
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
 from ldm.networks.base import Conditioning, Network
-from ldm.nn.attention import SelfAttention
-from ldm.nn.embeddings import NoiseEmbedding, grid_sinusoids
+from ldm.networks.blocks import AdaLNZero, BlockKind, Context, Parts
+from ldm.networks.fits import check_concat, check_shape, check_tokens, check_vector
+from ldm.networks.patches import cut, initialize_patches, token_grid, unpatchify
+from ldm.networks.positions import Positions, SinCos
+from ldm.nn.attention import split_width
+from ldm.nn.embeddings import NoiseEmbedding
+from ldm.nn.long_skip import LongSkip
+from ldm.nn.rotary import for_grid, rotary_table, with_still_tokens
 
 
 class DiT(Network):
-    """A transformer over patches whose layer norms are scaled, shifted and gated by the conditioning.
+    """A transformer over patches; `block` says how it hears the conditioning, by default as adaLN-Zero.
 
     The sizes of the paper (depth, width, num_heads): S 12, 384, 6; B 12, 768, 12; L 24, 1024, 16; XL 28, 1152, 16.
-    The label embedding belongs to the `LabelConditioner`, whose width must be the same.
+    The label embedding belongs to the conditioner, whose width must be the same. x_t of another height and width than
+    `input_size` is taken too, if the patches cut it evenly.
 
     Args:
         input_size: height and width of x_t: one number if they are equal, else (height, width).
@@ -26,7 +32,20 @@ class DiT(Network):
         mlp_ratio: hidden width of a block's perceptron, in units of `width`.
         learned_variance: give twice the channels, the second half for a learned variance (as the official models).
         checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+        block: the kind of block, of `ldm.networks.blocks`: by default AdaLNZero, which hears a vector; those with a
+            context_width hear tokens (text) too.
+        concat_channels: channels of an image that the conditioner gives beside x_t.
+        positions: what tells tokens their place, of `ldm.networks.positions`; by default SinCos.
+        rope: turn queries and keys by their row and column (arXiv:2104.09864); width / num_heads is a multiple of 4.
+        swiglu: gated perceptrons of as many weights (arXiv:2002.05202).
+        rms_norm: norms that do not subtract the mean (arXiv:1910.07467).
+        qk_norm: an RMS norm on the queries and keys of each head, against logits that run away in low precision.
+        registers: trained tokens that stand in front of the patches and are dropped at the end (arXiv:2309.16588).
+        long_skips: join what block i gives to what block depth - 1 - i gets, as U-ViT does (arXiv:2209.12152).
     """
+
+    pos_embed: Tensor
+    rotary: Tensor | None
 
     def __init__(
         self,
@@ -39,106 +58,111 @@ class DiT(Network):
         mlp_ratio: float = 4.0,
         learned_variance: bool = False,
         checkpointing: bool = False,
+        block: BlockKind | None = None,
+        concat_channels: int = 0,
+        positions: Positions | None = None,
+        rope: bool = False,
+        swiglu: bool = False,
+        rms_norm: bool = False,
+        qk_norm: bool = False,
+        registers: int = 0,
+        long_skips: bool = False,
     ) -> None:
         super().__init__()
-        height, breadth = (input_size, input_size) if isinstance(input_size, int) else input_size
-        if patch_size < 1 or height % patch_size or breadth % patch_size:
-            raise ValueError(
-                f"A patch_size of {patch_size} does not cut an input of {height} x {breadth} evenly: choose a common "
-                "divisor of its sides."
-            )
-        self.in_channels = in_channels
-        self.sample_shape = (in_channels, height, breadth)
+        self.grid = token_grid(input_size, patch_size)
+        if long_skips and depth < 3:
+            raise ValueError(f"long_skips join blocks that are not neighbours, and depth is {depth}: choose 3 or more.")
+        self.input_size = (self.grid[0] * patch_size, self.grid[1] * patch_size)
+        self.in_channels, self.concat_channels = in_channels, concat_channels
+        self.sample_shape = (in_channels, *self.input_size)
+        self.learned_variance = learned_variance
         self.out_channels = 2 * in_channels if learned_variance else in_channels
-        self.patch_size = patch_size
-        self.width = width
+        self.patch_size, self.width, self.depth = patch_size, width, depth
+        self.num_heads, self.mlp_ratio = num_heads, mlp_ratio
+        self.rope, self.swiglu, self.rms_norm, self.qk_norm = rope, swiglu, rms_norm, qk_norm
+        self.registers, self.long_skips = registers, long_skips
         self.checkpointing = checkpointing
+        self.block = block or AdaLNZero()
+        self.positions = positions or SinCos()
+        parts = Parts(width, num_heads, mlp_ratio, swiglu, rms_norm, qk_norm)
 
-        self.patch_embed = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
-        rows, columns = height // patch_size, breadth // patch_size
-        self.register_buffer("pos_embed", grid_sinusoids(width, rows, columns), persistent=False)
+        self.patch_embed = nn.Conv2d(in_channels + concat_channels, width, patch_size, stride=patch_size)
+        self.positions.install(self, width, self.grid)
         self.noise_embed = NoiseEmbedding(width)
-        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
-        self.head = Head(width, patch_size**2 * self.out_channels)
+        self.blocks = nn.ModuleList(self.block.block(parts) for _ in range(depth))
+        self.head = self.block.head(parts, patch_size**2 * self.out_channels)
+        self.hearing = self.block.hearing(parts)
+        self.skips = nn.ModuleList(LongSkip(width) for _ in range((depth - 1) // 2)) if long_skips else None
+        self.register_tokens = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None
+        rotary = rotary_table(split_width(width, num_heads), *self.grid) if rope else None
+        self.register_buffer("rotary", rotary, persistent=False)
         self.initialize()
 
     def initialize(self) -> None:
-        """Xavier everywhere, then zero where a block or the head would speak: the network starts as the identity."""
+        """Xavier everywhere, then zero where a block or the head would speak: adaLN-Zero starts as the identity."""
         for module in (self.blocks, self.head):
             for layer in module.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.xavier_uniform_(layer.weight)
                     nn.init.zeros_(layer.bias)
-        # A patch embedding is a linear layer on the flattened patch, and is initialised as one.
-        nn.init.xavier_uniform_(self.patch_embed.weight.view(self.width, -1))
-        for silent in (self.patch_embed.bias, self.head.linear.weight):
-            nn.init.zeros_(silent)  # type: ignore[arg-type]
-        for modulated in (*self.blocks, self.head):
-            nn.init.zeros_(modulated.modulation.weight)
+        initialize_patches(self.patch_embed)
+        for speaker in (*self.blocks, self.head):
+            speaker.silence()
 
     def forward(self, x_t: Tensor, noise_condition: Tensor, cond: Conditioning) -> Tensor:
-        c = self.noise_embed(noise_condition)  # (B, D)
-        if cond.vector is not None:
-            c = c + cond.vector
-        h = rearrange(self.patch_embed(x_t), "b d h w -> b (h w) d") + self.pos_embed  # (B, N, D)
-        for block in self.blocks:
-            if self.checkpointing and self.training:
-                h = checkpoint(block, h, c, use_reentrant=False)
-            else:
-                h = block(h, c)  # (B, N, D)
-        return self.unpatchify(self.head(h, c))  # (B, C, H, W)
+        c, context = self.hearing(self.noise_embed(noise_condition), cond)  # (B, D)
+        if cond.concat is not None:
+            x_t = torch.cat([x_t, cond.concat], dim=1)
+        h, grid = cut(x_t, self.patch_embed)
+        h = self.positions.add(h, self.pos_embed, self.grid, grid)  # (B, N, D)
+        num_patches = h.shape[1]
+        if self.rope or self.registers or context.prefix is not None:
+            h, context = self.begin(h, context, grid)  # (B, E + N, D)
+        h = self.run(h, c, context) if self.skips is None else self.run_with_skips(h, c, context)
+        if h.shape[1] > num_patches:
+            h = h[:, -num_patches:]  # (B, N, D)
+        return unpatchify(self.head(h, c), grid[0], self.patch_size)  # (B, C, H, W)
 
-    def unpatchify(self, patches: Tensor) -> Tensor:
-        """(B, N, p * p * C) -> (B, C, H, W)."""
-        p, rows = self.patch_size, self.sample_shape[1] // self.patch_size
-        return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=p, q=p)
+    def begin(self, h: Tensor, context: Context, grid: tuple[int, int]) -> tuple[Tensor, Context]:
+        """Put registers and the tokens of a block kind in front of h; say how the sequence is turned and masked."""
+        rows = h.shape[0]
+        front = [] if self.register_tokens is None else [self.register_tokens.expand(rows, -1, -1)]
+        front += [] if context.prefix is None else [context.prefix]
+        count = sum(tokens.shape[1] for tokens in front)
+        if context.prefix_mask is not None:
+            mask = context.prefix_mask
+            counts = [mask.new_ones(rows, self.registers), mask, mask.new_ones(rows, h.shape[1])]
+            context = context._replace(keys=torch.cat(counts, dim=1)[:, None, None])
+        if self.rotary is not None:
+            table = for_grid(self.rotary, self.grid, grid)
+            context = context._replace(rotary=with_still_tokens(table, count))
+        return torch.cat([*front, h], dim=1), context
+
+    def run(self, h: Tensor, c: Tensor, context: Context) -> Tensor:
+        for block in self.blocks:
+            h = self.apply_block(block, h, c, context)
+        return h
+
+    def run_with_skips(self, h: Tensor, c: Tensor, context: Context) -> Tensor:
+        """The first blocks' results wait for the last blocks, in pairs from the outside in."""
+        assert self.skips is not None
+        kept: list[Tensor] = []
+        second = self.depth - len(self.skips)
+        for i, block in enumerate(self.blocks):
+            if i >= second:
+                h = self.skips[i - second](h, kept.pop())
+            h = self.apply_block(block, h, c, context)
+            if i < len(self.skips):
+                kept.append(h)
+        return h
+
+    def apply_block(self, block: nn.Module, h: Tensor, c: Tensor, context: Context) -> Tensor:
+        if self.checkpointing and self.training:
+            return checkpoint(block, h, c, context, use_reentrant=False)
+        return block(h, c, context)
 
     def check(self, shape: tuple[int, int, int], cond: Conditioning) -> None:
-        if shape != self.sample_shape:
-            raise ValueError(
-                f"The network takes samples of {self.sample_shape} and the data gives {shape}: set the net's "
-                f"in_channels to {shape[0]} and its input_size to {list(shape[1:])}."
-            )
-        if cond.vector is not None and cond.vector.shape[1] != self.width:
-            raise ValueError(
-                f"The conditioner's width is {cond.vector.shape[1]} and the network's {self.width}: make them equal."
-            )
-        if cond.tokens is not None or cond.concat is not None:
-            raise ValueError("DiT hears a vector (labels), neither tokens nor concatenated images: use another net.")
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (B, N, D), shift and scale (B, D)."""
-    return x * (1 + scale[:, None]) + shift[:, None]
-
-
-class Block(nn.Module):
-    """Attention, then a perceptron, each modulated before and gated after by c (adaLN-Zero, section 3.2)."""
-
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        hidden = int(width * mlp_ratio)
-        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attention = SelfAttention(width, num_heads)
-        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU("tanh"), nn.Linear(hidden, width))
-        self.modulation = nn.Linear(width, 6 * width)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(silu(c)).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
-
-
-class Head(nn.Module):
-    """A modulated norm and a linear layer back to patches, (B, N, D) -> (B, N, out)."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Linear(width, 2 * width)
-        self.linear = nn.Linear(width, out)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.modulation(silu(c)).chunk(2, dim=1)
-        return self.linear(modulate(self.norm(x), shift, scale))
+        check_shape(self.sample_shape, shape)
+        check_vector(self.width, cond)
+        check_tokens(self.block.context_width, cond, f"DiT with {type(self.block).__name__} blocks")
+        check_concat(self.concat_channels, cond, self.sample_shape)

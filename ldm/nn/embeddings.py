@@ -17,18 +17,19 @@ def sinusoids(values: Tensor, width: int, max_period: float = 10_000.0) -> Tenso
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def grid_sinusoids(width: int, rows: int, columns: int) -> Tensor:
+def grid_sinusoids(width: int, rows: int, columns: int, steps: tuple[float, float] = (1.0, 1.0)) -> Tensor:
     """(rows * columns, width): the first half of the channels encodes the column, the second the row.
 
-    The fixed position embedding of DiT (arXiv:2212.09748); sines come before cosines in each half.
+    The fixed position embedding of DiT (arXiv:2212.09748); sines come before cosines in each half. `steps` are how far
+    apart neighbouring rows and neighbouring columns are.
     """
     if width % 4:
         raise ValueError(f"A position embedding of width {width} cannot be halved twice: choose a multiple of 4.")
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     halves = []
-    for place in (column, row):
+    for place, step in ((column, steps[1]), (row, steps[0])):
         frequencies = 10_000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-        angles = place.flatten().double()[:, None] * frequencies
+        angles = step * place.flatten().double()[:, None] * frequencies
         halves.append(torch.cat([angles.sin(), angles.cos()], dim=1))
     return torch.cat(halves, dim=1).float()
 

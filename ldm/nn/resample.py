@@ -1,4 +1,4 @@
-"""Halving and doubling a feature map inside a convolutional autoencoder."""
+"""Halving and doubling a feature map."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +21,21 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))  # (B, C, H/2, W/2)
         return h
+
+
+class CentredDownsample(nn.Module):
+    """Halves H and W with a 3x3 convolution of stride 2 that pads all four sides, as diffusion U-Nets do.
+
+    Args:
+        channels: Channels in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # (B, C, H/2, W/2)
 
 
 class Upsample(nn.Module):

@@ -4,16 +4,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or fewer for narrow layers.
+def group_norm(channels: int, eps: float = 1e-6, groups: int | None = None) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or fewer for narrow layers, or with the `groups` asked for.
 
-    The number of groups is the largest divisor of `channels` that is at most 32 and leaves at least 4
+    Left out, the number of groups is the largest divisor of `channels` that is at most 32 and leaves at least 4
     channels in a group: 32 for 128, 256 and 512 channels, as in the published autoencoders. With one channel
     per group, a narrow network would lose each channel's mean over the image (and all of a 1x1 map).
     """
+    if groups is not None:
+        if groups < 1 or channels % groups:
+            raise ValueError(f"A norm with {groups} groups does not divide {channels} channels: choose a divisor.")
+        return nn.GroupNorm(groups, channels, eps=eps)
     most = max(1, min(32, channels // 4))
-    groups = max(divisor for divisor in range(1, most + 1) if channels % divisor == 0)
-    return nn.GroupNorm(groups, channels, eps=eps)
+    fitting = max(divisor for divisor in range(1, most + 1) if channels % divisor == 0)
+    return nn.GroupNorm(fitting, channels, eps=eps)
 
 
 class ResBlock(nn.Module):

@@ -23,31 +23,35 @@ class DiffusionTask(Task):
     Args:
         net: the denoising network.
         diffusion: the process: path, prediction, what is trained at which times.
-        conditioner: what turns the labels of a batch into the network's conditioning.
+        conditioner: what the model may be asked for, and how the network hears it; left out, nothing.
         autoencoder: the trained, frozen autoencoder; usually class_path ldm.runs.load_autoencoder with
             init_args {run: FOLDER}.
         optimizer: the optimizer, as class_path and init_args.
         lr_scheduler: the learning-rate schedule, as class_path and init_args; it steps once an optimizer step.
         seed: seed of noise, timesteps and condition dropout.
         compile: run the network through torch.compile.
+        init_from: run folder or export of a diffusion model, or a weight file of another code base (.safetensors, .pt):
+            a new run starts from all of its weights that fit, and says which. A resumed run does not look there.
     """
 
     def __init__(
         self,
         net: Network,
         diffusion: Process,
-        conditioner: Conditioner,
         autoencoder: Autoencoder,
+        conditioner: Conditioner | None = None,
         optimizer: OptimizerFactory = torch.optim.AdamW,
         lr_scheduler: SchedulerFactory | None = None,
         seed: int = 0,
         compile: bool = False,
+        init_from: str | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, seed)
         self.net = net
         self.diffusion = diffusion
-        self.conditioner = conditioner
+        self.conditioner = Conditioner() if conditioner is None else conditioner
         self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.init_from = init_from
         if compile:
             net.compile()
 
@@ -81,18 +85,8 @@ class DiffusionTask(Task):
                     f"{self.autoencoder.in_channels}: set data.channels to that."
                 )
             shape = self.autoencoder.latent_shape(*data.shape[1:])
+        self.conditioner.check_data(data)
         self.net.check(shape, self.null_condition(1))
-        known, found = self.conditioner.num_classes, data.num_classes
-        if known is not None and found is None:
-            raise UserError(
-                f"The model is class-conditional and {data.shards} has no labels: pack a folder with one sub-folder "
-                "per class (of streamed shards set data.num_classes), or use ldm.conditioners.Unconditional."
-            )
-        if known is not None and found is not None and found > known:
-            raise UserError(
-                f"{data.shards} has {found} classes and the conditioner {known}: set num_classes of the conditioner "
-                f"to {found}."
-            )
 
     def check_variance(self, variance: Variance | None) -> None:
         """Raise a ValueError if a reverse step's variance is to be read from a network that has not learned it."""
@@ -112,7 +106,7 @@ class DiffusionTask(Task):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         noise = self.noise(batch)
         latents = self.encode(batch, noise.normal(*self.net.sample_shape))
-        cond = self.conditioner(batch, drop=noise.uniform() < self.conditioner.dropout)
+        cond = self.conditioner(batch, self.conditioner.drops(noise), noise)
         t = self.diffusion.times(noise.uniform_of_all())[noise.rows]
         losses = self.diffusion.loss(self.net, latents, t, noise.normal(*self.net.sample_shape), cond)
         loss = losses.mean()
@@ -149,6 +143,7 @@ class DiffusionTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["autoencoder"] = self.autoencoder.fingerprint()
+        checkpoint["encoders"] = self.conditioner.fingerprints()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained_with, given = checkpoint.get("autoencoder"), self.autoencoder.fingerprint()
@@ -162,4 +157,5 @@ class DiffusionTask(Task):
                 f"The checkpoint was trained in the latent space of autoencoder {trained_with[:12]} and is given "
                 f"{given[:12]}: point the autoencoder of the config at the run it was trained with."
             )
+        self.conditioner.check_fingerprints(checkpoint.get("encoders", []))
         super().on_load_checkpoint(checkpoint)

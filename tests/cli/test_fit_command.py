@@ -1,5 +1,6 @@
 """`ldm fit` and `ldm validate`: one folder a run, resumed by the same command; mistakes end in one sentence."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from made_runs import AUTOENCODER, NET
+from made_runs import AUTOENCODER, NET, label_conditioner
 
 from ldm import checkpoints
 from ldm.cli import main
@@ -148,7 +149,7 @@ def test_a_broken_config_is_one_sentence(work, refused, text):
 
 
 def test_a_label_beyond_the_classes_never_becomes_no_class(trained, refused, few_digits):
-    conditioner = {"class_path": "ldm.conditioners.LabelConditioner", "init_args": {"num_classes": 5, "width": 16}}
+    conditioner = label_conditioner(5, 16)
     flow = {"path": "ldm.diffusion.paths.RectifiedFlow", "prediction": "ldm.diffusion.predictions.Velocity"}
     model = {
         "class_path": "ldm.tasks.DiffusionTask",
@@ -161,10 +162,11 @@ def test_a_label_beyond_the_classes_never_becomes_no_class(trained, refused, few
     }
     Path("dit.yaml").write_text(yaml.safe_dump(config(few_digits, run="dit", model=model)))
     told = refused("fit", "-c", "dit.yaml")
-    assert "has 10 classes and the conditioner 5: set num_classes" in told
+    assert "has 10 classes and the embedder Label 5: set its num_classes" in told
     assert "num_classes is 5, but" in refused("fit", "-c", "dit.yaml", "--data.init_args.num_classes", "5")
     before = state(trained)
-    given = ["--model.init_args.conditioner.init_args.num_classes", "10", "--run", "run"]
+    ten = json.dumps(label_conditioner(10, 16)["init_args"]["embedders"])
+    given = ["--model.init_args.conditioner.init_args.embedders", ten, "--run", "run"]
     assert "not of a diffusion model" in refused("fit", "-c", "dit.yaml", *given)
     assert state(trained) == before
 

@@ -16,6 +16,7 @@ from ldm.cli.sample import sample
 from ldm.cli.signature import build_parser
 from ldm.data import pack
 from ldm.encoding import encode
+from ldm.importing import import_weights
 from ldm.quickstart import quickstart
 from ldm.runs import export
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "sample": sample,
     "likelihood": likelihood,
     "export": export,
+    "import": import_weights,
     "quickstart": quickstart,
 }
 

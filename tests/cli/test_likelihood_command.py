@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_runs import NET, save_run, shaken
+from made_runs import NET, label_conditioner, save_run, shaken
 
 from ldm import runs
 from ldm.autoencoders import Pixels
@@ -31,10 +31,7 @@ def pixel_run(folder, path="Cosine", num_classes=10, **settings):
         "init_args": {
             "net": {"class_path": "ldm.networks.DiT", "init_args": {**NET, "input_size": 8, "in_channels": 1}},
             "diffusion": {"class_path": "ldm.diffusion.Diffusion", "init_args": diffusion},
-            "conditioner": {
-                "class_path": "ldm.conditioners.LabelConditioner",
-                "init_args": {"num_classes": num_classes, "width": NET["width"]},
-            },
+            "conditioner": label_conditioner(num_classes, NET["width"]),
             "autoencoder": {"class_path": "ldm.autoencoders.Pixels", "init_args": {"in_channels": 1}},
         },
     }
@@ -139,7 +136,7 @@ def test_latents_of_another_autoencoder_are_refused(work, few_digits, refused):
 
 def test_data_that_the_model_does_not_know_are_refused(work, few_digits, refused):
     pixel_run("three", num_classes=3)
-    assert "has 10 classes and the conditioner 3" in refused("likelihood", "three", few_digits / "val")
+    assert "has 10 classes and the embedder Label 3" in refused("likelihood", "three", few_digits / "val")
 
 
 def test_a_method_by_name():

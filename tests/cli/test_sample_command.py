@@ -42,7 +42,8 @@ def test_the_pngs_are_numbered_and_carry_seed_and_settings(work, capsys):
         "dit", "--classes", "3", "7", "--num-images", "5", "--batch-size", "2", "--seed", "40", "--guidance-scale", "2"
     )
     assert sorted(os.listdir("samples")) == [f"{i:06d}.png" for i in range(5)]
-    expected = sample_images(runs.load("dit"), Request(range(40, 45), [3, 7, 3, 7, 3], [ClassifierFree(2.0)]), DDIM(3))
+    request = Request(range(40, 45), {"labels": [3, 7, 3, 7, 3]}, [ClassifierFree(2.0)])
+    expected = sample_images(runs.load("dit"), request, DDIM(3))
     for i in range(5):
         pixels, info = read(f"samples/{i:06d}.png")
         assert (pixels - to_uint8(expected[i]).int()).abs().max() <= 1
@@ -145,8 +146,8 @@ def test_a_refused_call_leaves_older_images_alone(work, refused):
 
 def test_what_the_model_or_the_sampler_cannot_do(work, refused):
     assert "classes 0 to 9" in refused("sample", "dit", "--classes", "-1", *CPU)
-    assert "knows no classes" in refused("sample", "plain", "--classes", "1", *CPU)
-    assert "name --classes" in refused("sample", "dit", "--guidance-scale", "2", *CPU)
+    assert "it takes nothing: it is unconditional" in refused("sample", "plain", "--classes", "1", *CPU)
+    assert "name classes (--classes)" in refused("sample", "dit", "--guidance-scale", "2", *CPU)
     assert "not a finite number" in refused("sample", "dit", "--classes", "1", "--guidance-scale", "nan", *CPU)
     for option, value in (("--columns", "-3"), ("--seed", "-1"), ("--seed", str(2**63))):
         assert "0 or more" in refused("sample", "dit", option, value, *CPU)

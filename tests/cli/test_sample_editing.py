@@ -103,7 +103,7 @@ def test_a_mask_keeps_what_is_black(work, picture):
     task = runs.load_diffusion("dit")
     for sampler in (DDIM(4), RePaint(4)):
         edit = from_images(task, [picture], 3, 1.0, "mask.png", sampler)
-        *_, last = sample_steps(task, Request(range(3), [3, 3, 3], edit=edit), sampler)
+        *_, last = sample_steps(task, Request(range(3), {"labels": [3, 3, 3]}, edit=edit), sampler)
         assert torch.equal(edit.mask[0, 0], torch.tensor([[1.0, 1, 0, 0]]).expand(4, 4))
         assert torch.equal(last.x[..., 2:], edit.known[..., 2:])
         assert last.x[..., :2].std(0).min() > 0.01  # what is painted depends on the seed

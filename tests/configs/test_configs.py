@@ -31,7 +31,7 @@ def overlay(config: Path) -> Path:
         return FOLDER / "parts" / "tiny_autoencoder.yaml"
     if model["init_args"]["autoencoder"]["class_path"].endswith("Pixels"):
         return FOLDER / "parts" / "tiny_pixels.yaml"
-    unconditional = "Unconditional" in str(model["init_args"]["conditioner"])
+    unconditional = "conditioner" not in model["init_args"]
     return FOLDER / "parts" / ("tiny_unconditional.yaml" if unconditional else "tiny_dit.yaml")
 
 

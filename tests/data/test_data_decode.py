@@ -6,9 +6,10 @@ import torch
 from data_pictures import picture
 from PIL import Image
 
-from ldm.data.decode import BadImage, open_image, parse_label, to_tensor
+from ldm.data.decode import parse_label
 from ldm.data.transform import ImageTransform
 from ldm.errors import UserError
+from ldm.pictures import BadImage, open_image, to_tensor
 from ldm.seeding import seeded_generator
 
 

@@ -185,7 +185,7 @@ def test_options_out_of_range_are_refused(make, options):
 def test_a_trained_model_is_sampled_like_any_other():
     task = diffusion_task()
     task.diffusion = ColdDiffusion(Blur(num_steps=8, start_noise=0.1))
-    request = Request([7, 8], [1, 2], [ClassifierFree(2.0)])
+    request = Request([7, 8], {"labels": [1, 2]}, [ClassifierFree(2.0)])
     check_request(task, request)
     together, alone = (sample_images(task, part, Cold(4)) for part in (request, request.pick([1])))
     assert torch.isfinite(together).all()
@@ -197,7 +197,7 @@ def test_a_trained_model_is_sampled_like_any_other():
 def test_rules_that_are_made_for_noise_are_refused_on_a_degradation():
     cold, noisy = diffusion_task(), diffusion_task()
     cold.diffusion = ColdDiffusion(Blur())
-    request = Request([7], [1], [CFGPlusPlus(0.6)])
+    request = Request([7], {"labels": [1]}, [CFGPlusPlus(0.6)])
     check_request(noisy, request)
     with pytest.raises(UserError, match="CFGPlusPlus is made for Gaussian noise, and the model's Blur adds none"):
         check_request(cold, request)

@@ -9,7 +9,7 @@ from tiny_models import Losses, adam, autoencoder_task, diffusion_task, digit_da
 from ldm import checkpoints
 from ldm.autoencoders import KLAutoencoder
 from ldm.callbacks import EMA, LatentNormalisation, NoiseLevelLoss, SampleGrid, Throughput
-from ldm.conditioners import LabelConditioner
+from ldm.conditioners import Conditioner, Label
 from ldm.diffusion.samplers import DDIM
 from ldm.networks import DiT
 
@@ -24,7 +24,7 @@ def dit_s_2(**options):
     net = DiT(32, 4, patch_size=2, width=384, depth=12, num_heads=6)
     autoencoder = KLAutoencoder(1, 4, channels=8, channel_multipliers=(1, 2), num_res_blocks=1)
     autoencoder.set_statistics(0.0, 1.0, 1)
-    settings = {"net": net, "autoencoder": autoencoder, "conditioner": LabelConditioner(10, 384)}
+    settings = {"net": net, "autoencoder": autoencoder, "conditioner": Conditioner([Label(10, 384)])}
     return diffusion_task(**settings, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-4), lr_scheduler=None, **options)
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ldm.conditioners import LabelConditioner
+from ldm.conditioners import Label
 from ldm.networks import Conditioning, DiT
+from ldm.networks.patches import unpatchify
 
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}  # depth, width, heads
 OFFICIAL = {  # of the official code, learned variance, position embedding counted, 1000 classes and null
@@ -38,7 +39,7 @@ def counted(size, patch, input_size):
     depth, width, heads = SIZES[size]
     with torch.device("meta"):
         net = DiT(input_size, 4, patch, width, depth, heads, learned_variance=True)
-        labels = LabelConditioner(1000, width)
+        labels = Label(1000, width)
     weights = [*net.parameters(), *labels.parameters(), net.pos_embed]
     return sum(tensor.numel() for tensor in weights)
 
@@ -88,7 +89,7 @@ def test_unpatchify_puts_each_token_where_its_patch_was(input_size, patch_size):
         top, left = n // columns * p, n % columns * p
         patch = x[:, :, top : top + p, left : left + p]
         tokens.append(patch.permute(0, 2, 3, 1).reshape(len(x), -1))
-    assert torch.equal(net.unpatchify(torch.stack(tokens, dim=1)), x)
+    assert torch.equal(unpatchify(torch.stack(tokens, dim=1), x.shape[2] // p, p), x)
 
 
 def test_patches_enter_in_the_order_in_which_they_leave():
@@ -189,9 +190,16 @@ def test_check_says_what_to_change():
         net.check((4, 8, 8), Conditioning())
     with pytest.raises(ValueError, match="conditioner's width is 8 and the network's 16"):
         net.check((3, 8, 4), Conditioning(vector=torch.zeros(1, 8)))
-    for cond in (Conditioning(tokens=torch.zeros(1, 2, 16)), Conditioning(concat=torch.zeros(1, 1, 8, 4))):
-        with pytest.raises(ValueError, match="use another net"):
-            net.check((3, 8, 4), cond)
+    with pytest.raises(ValueError, match="AdaLNZero blocks hears no tokens"):
+        net.check((3, 8, 4), Conditioning(tokens=torch.zeros(1, 2, 16)))
+    with pytest.raises(ValueError, match="set concat_channels to 1"):
+        net.check((3, 8, 4), Conditioning(concat=torch.zeros(1, 1, 8, 4)))
+    beside = tiny(input_size=(8, 4), concat_channels=1)
+    beside.check((3, 8, 4), Conditioning(concat=torch.zeros(1, 1, 8, 4)))
+    with pytest.raises(ValueError, match=r"images are \[4, 4\] and x_t is \[8, 4\]"):
+        beside.check((3, 8, 4), Conditioning(concat=torch.zeros(1, 1, 4, 4)))
+    with pytest.raises(ValueError, match="set concat_channels to 0, or add an embedder"):
+        beside.check((3, 8, 4), Conditioning())
 
 
 @pytest.mark.parametrize(
@@ -201,6 +209,8 @@ def test_check_says_what_to_change():
         ({"patch_size": 0}, "patch_size of 0"),
         ({"width": 18, "num_heads": 2}, "multiple of 4"),
         ({"num_heads": 3}, "does not split into 3 heads"),
+        ({"width": 12, "num_heads": 2, "rope": True}, "heads of width 6"),
+        ({"long_skips": True}, "depth is 2: choose 3 or more"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, message):

@@ -41,3 +41,18 @@ def test_one_token_attends_to_itself():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="A width of 10 does not split into 4 heads"):
         SelfAttention(10, 4)
+
+
+def test_masked_tokens_are_not_attended_to():
+    torch.manual_seed(0)
+    attention, x = SelfAttention(8, 2).double(), torch.randn(2, 5, 8).double()
+    keys = torch.tensor([True, True, True, False, False]).expand(2, 1, 1, 5)
+    torch.testing.assert_close(attention(x, keys=keys)[:, :3], attention(x[:, :3]))
+
+
+def test_qk_norm_gives_queries_and_keys_one_length_and_keeps_their_precision():
+    attention = SelfAttention(8, 2, qk_norm=True)
+    for one in attention.heads(torch.randn(2, 5, 8))[:2]:
+        torch.testing.assert_close(one.square().mean(-1), torch.ones(2, 2, 5), rtol=1e-3, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {one.dtype for one in attention.heads(torch.randn(2, 5, 8))} == {torch.bfloat16}

@@ -5,7 +5,7 @@ import torch
 from tiny_models import Losses, diffusion_task, digit_data, fit, tiny_autoencoder
 
 from ldm.callbacks import EMA
-from ldm.conditioners import LabelConditioner, Unconditional
+from ldm.conditioners import Conditioner, Label
 from ldm.errors import UserError
 from ldm.networks import DiT
 from ldm.tasks.base import BatchNoise
@@ -96,8 +96,8 @@ def test_raw_and_averaged_weights_are_both_validated(few_digits, tmp_path, preci
     [
         ({}, {"channels": 3}, r"3 channel\(s\) and the autoencoder takes 1"),
         ({}, {"size": 32}, r"input_size to \[16, 16\]"),
-        ({"conditioner": lambda: LabelConditioner(9, 16)}, {}, "10 classes and the conditioner 9"),
-        ({"conditioner": lambda: LabelConditioner(10, 8)}, {}, "conditioner's width is 8"),
+        ({"conditioner": lambda: Conditioner([Label(9, 16)])}, {}, "10 classes and the embedder Label 9"),
+        ({"conditioner": lambda: Conditioner([Label(10, 8)])}, {}, "conditioner's width is 8"),
         ({"net": lambda: DiT(8, 2, 4, 16, 1, 2, learned_variance=True)}, {}, "learned_variance to false"),
         ({"net": lambda: DiT(8, 4, 4, 16, 1, 2)}, {}, "in_channels to 2"),
         ({}, {"size": 17}, "multiples of 2"),
@@ -113,8 +113,8 @@ def test_data_without_labels_is_refused_before_the_first_step(few_digits, tmp_pa
     data.setup()
     data.manifest.classes, data.manifest.has_labels = None, False
     with pytest.raises(UserError, match=r"train has no labels: .* data\.num_classes"):
-        diffusion_task().check_data(data)
-    diffusion_task(conditioner=Unconditional()).check_data(data)
+        fit(diffusion_task(), data, tmp_path, 1)
+    diffusion_task(conditioner=Conditioner()).check_data(data)
 
 
 def test_labels_that_the_model_does_not_know_never_reach_the_null_row(few_digits, tmp_path):
@@ -125,7 +125,7 @@ def test_labels_that_the_model_does_not_know_never_reach_the_null_row(few_digits
 
 def test_an_unconditional_model_trains(few_digits, tmp_path):
     losses = Losses()
-    fit(diffusion_task(conditioner=Unconditional()), digit_data(few_digits), tmp_path, 2, [losses])
+    fit(diffusion_task(conditioner=Conditioner()), digit_data(few_digits), tmp_path, 2, [losses])
     assert all(loss == loss for loss in losses.by_batch.values())
 
 
@@ -133,7 +133,7 @@ def test_a_frozen_part_is_not_asked_for_a_gradient():
     task = diffusion_task(autoencoder=tiny_autoencoder(5))
     assert set(task.trained_parameters()) == {
         *(f"net.{name}" for name, _ in task.net.named_parameters()),
-        "conditioner.embedding.weight",
+        "conditioner.embedders.0.embedding.weight",
     }
 
 
