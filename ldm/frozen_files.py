@@ -50,7 +50,7 @@ def gather_files(model: Any, trust_code: bool = False) -> dict[str, Path]:
         the files to copy, by their places in the export.
     """
     places: dict[Path, str] = {}  # of each file or folder that is named
-    copies = {}
+    copies: dict[str, Path] = {}
     for arguments, name, made in named_files(model, trust_code):
         source = Path(arguments[name]).expanduser().resolve()
         if source not in places:

@@ -1,5 +1,6 @@
 """Run folders of tiny models made without training: what the tests of loading, sampling and encoding start from."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -70,13 +71,12 @@ def label_conditioner(num_classes, width):
     return {"class_path": "ldm.conditioners.Conditioner", "init_args": {"embedders": [label]}}
 
 
-def diffusion_run(folder, autoencoder_folder, classes=10, seed=0):
-    """A run folder that holds a diffusion model and names the autoencoder's run; its path as text."""
-    conditioner = label_conditioner(classes, NET["width"]) if classes else None
-    model = {
+def diffusion_model(net, conditioner, autoencoder_folder):
+    """The model block of a config."""
+    return {
         "class_path": "ldm.tasks.DiffusionTask",
         "init_args": {
-            "net": {"class_path": "ldm.networks.DiT", "init_args": NET},
+            "net": {"class_path": "ldm.networks.DiT", "init_args": net},
             "diffusion": {
                 "class_path": "ldm.diffusion.Diffusion",
                 "init_args": {
@@ -89,8 +89,32 @@ def diffusion_run(folder, autoencoder_folder, classes=10, seed=0):
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
         },
     }
+
+
+def diffusion_run(folder, autoencoder_folder, classes=10, seed=0, names=None):
+    """A run folder that holds a diffusion model and names the autoencoder's run; its path as text."""
+    conditioner = label_conditioner(classes, NET["width"]) if classes else None
+    model = diffusion_model(NET, conditioner, autoencoder_folder)
     task = diffusion_task(classes, seed, autoencoder=runs.load_autoencoder(str(autoencoder_folder)))
-    return save_run(folder, model, task, size=None)
+    save_run(folder, model, task, size=None)
+    if names is not None:
+        (Path(folder) / runs.CLASSES).write_text(json.dumps(names))
+    return str(folder)
+
+
+def text_run(folder, autoencoder_folder, further=()):
+    """A run folder that holds a diffusion model of captions, and of what `further` embedders read; its path as text."""
+    text = {"width": 8, "depth": 1, "num_heads": 2, "context_length": 12, "vector_width": 16, "table_width": 4}
+    embedders = [{"class_path": "ldm.conditioners.SmallText", "init_args": text}, *further]
+    conditioner = {"class_path": "ldm.conditioners.Conditioner", "init_args": {"embedders": embedders}}
+    block = {"class_path": "ldm.networks.blocks.AdaLNZeroCross", "init_args": {"context_width": 8}}
+    model = diffusion_model({**NET, "block": block}, conditioner, autoencoder_folder)
+    built = {k: v for k, v in model["init_args"].items() if k != "optimizer"}
+    torch.manual_seed(0)
+    task = runs.build({**model, "init_args": built}, Path(folder), trust_code=False)
+    shaken(task.net)
+    shaken(task.conditioner)
+    return save_run(folder, model, task.eval(), size=None)
 
 
 def save_run(folder, model, task, size, step=2):

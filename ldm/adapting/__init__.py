@@ -2,5 +2,6 @@
 
 from ldm.adapting.adapt import adapt
 from ldm.adapting.report import Report
+from ldm.adapting.source import Source, read_source
 
-__all__ = ["Report", "adapt"]
+__all__ = ["Report", "Source", "adapt", "read_source"]

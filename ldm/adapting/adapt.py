@@ -9,26 +9,26 @@ from ldm.adapting.notes import notes
 from ldm.adapting.offers import Offer, conditioner_offers, diffusion_offers, net_offers
 from ldm.adapting.other_blocks import with_blocks_of
 from ldm.adapting.report import Entry, Report
-from ldm.adapting.source import Source, read_source
+from ldm.adapting.source import Source
 from ldm.errors import UserError
 from ldm.tasks import DiffusionTask
 
 MOST_NAMED = 3  # keys in a message
 
 
-def adapt(task: DiffusionTask, init_from: str, classes: Sequence[str] | None = None) -> Report:
+def adapt(task: DiffusionTask, source: Source, classes: Sequence[str] | None = None) -> Report:
     """Start a task from the weights of another model; what does not fit stays as it is.
 
     Args:
         task: the new model, as it was built.
-        init_from: run folder, export or weight file.
+        source: the other model; see `read_source`.
         classes: what the new data set calls its classes, where that is known: vectors of classes are then taken by
             name, if the source has names too, and else by number.
 
     Raises:
-        UserError: there is no such model, or nothing of it fits; the first keys that differ are named.
+        UserError: nothing of it fits; the first keys that differ are named.
     """
-    source = with_blocks_of(task, read_source(init_from))
+    source = with_blocks_of(task, source)
     offers = {
         **net_offers(source, task.net),
         **conditioner_offers(source, task.conditioner, classes),
@@ -36,7 +36,7 @@ def adapt(task: DiffusionTask, init_from: str, classes: Sequence[str] | None = N
     }
     own = trained_state(task)
     fitting = {name: offer for name, offer in offers.items() if name in own and offer.made.shape == own[name].shape}
-    check_some_fit(init_from, own, offers, fitting)
+    check_some_fit(source.place, own, offers, fitting)
     with torch.no_grad():
         for name, offer in fitting.items():
             own[name].copy_(offer.made)
@@ -53,7 +53,7 @@ def trained_state(task: DiffusionTask) -> dict[str, Tensor]:
 
 
 def check_some_fit(
-    init_from: str, own: Mapping[str, Tensor], offers: Mapping[str, Offer], fitting: Mapping[str, Offer]
+    place: str, own: Mapping[str, Tensor], offers: Mapping[str, Offer], fitting: Mapping[str, Offer]
 ) -> None:
     """Raise a UserError where no matrix fits: a bias here and there is not worth starting from."""
     if any(offer.made.dim() >= 2 for offer in fitting.values()):
@@ -66,7 +66,7 @@ def check_some_fit(
     if not differ:
         differ = [f"{name} is not there" for name in own if name not in offers]
     raise UserError(
-        f"init_from: nothing of {init_from} fits this model: {'; '.join(differ[:MOST_NAMED])}. Give the network the "
+        f"init_from: nothing of {place} fits this model: {'; '.join(differ[:MOST_NAMED])}. Give the network the "
         "kind and the width of the trained one, or take init_from out."
     )
 

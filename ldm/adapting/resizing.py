@@ -9,10 +9,26 @@ from torch.nn.functional import interpolate
 
 
 def resize_matrix(before: int, after: int) -> Tensor:
-    """(after**2, before**2), float64: brings a flattened square of side `before` to side `after`, bilinearly."""
-    pixels = torch.eye(before**2, dtype=torch.float64).reshape(before**2, 1, before, before)
-    resized = interpolate(pixels, size=(after, after), mode="bilinear", antialias=True)
-    return resized.flatten(1).T
+    """(after**2, before**2), float64: brings a flattened square of side `before` to side `after`.
+
+    Larger ones are interpolated bilinearly, smaller ones are averages over areas, so that either way nothing of a
+    constant is lost in going there or back.
+    """
+    line = enlarging(before, after) if after > before else averaging(before, after)
+    return torch.kron(line, line)
+
+
+def enlarging(before: int, after: int) -> Tensor:
+    """(after, before): linear interpolation between the centres of pixels."""
+    return interpolate(torch.eye(before, dtype=torch.float64)[:, None], size=after, mode="linear")[:, 0].T
+
+
+def averaging(before: int, after: int) -> Tensor:
+    """(after, before): the share of each new pixel that each old one covers."""
+    edges = torch.arange(after + 1, dtype=torch.float64)[:, None] * before / after
+    old = torch.arange(before, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:], old + 1) - torch.maximum(edges[:-1], old)
+    return overlap.clamp(min=0) * after / before
 
 
 def embedding_for_patches(weight: Tensor, patch_size: int) -> Tensor:

@@ -12,7 +12,6 @@ import docstring_parser
 
 from ldm.errors import UserError
 
-
 SINGULAR = {"classes": "class", "images": "image"}  # of options that take several
 
 

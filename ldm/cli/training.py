@@ -121,10 +121,10 @@ class TrainingCLI(LightningCLI):
 
     def start_from(self, init_from: str) -> None:
         """Give a new run the weights of another model, and say which; averages are copied from them later."""
-        from ldm.adapting import adapt
+        from ldm.adapting import adapt, read_source
 
         manifest = self.datamodule.manifest
-        report = adapt(self.model, init_from, None if manifest is None else manifest.classes)
+        report = adapt(self.model, read_source(init_from), None if manifest is None else manifest.classes)
         if self.trainer.is_global_zero:
             report.show()
             report.write(Path(self._get(self.config_init, "run")) / INIT_FROM)

@@ -19,6 +19,8 @@ class Label(Embedder):
         num_classes: number of classes; labels are 0 to num_classes - 1.
         width: width of the vector; the network's `width` (of a U-Net 4 x its `channels`).
         dropout: probability with which training replaces a label by "no class".
+        as_token: give it as the one token of a sequence, for networks that attend to tokens (as latent diffusion's
+            class-conditional U-Net does), in place of a vector; `width` is then the network's `context_width`.
 
     Attributes:
         names: the name of each class, where the data set had some.
@@ -26,20 +28,22 @@ class Label(Embedder):
 
     keys = ("labels",)
 
-    def __init__(self, num_classes: int, width: int, dropout: float = 0.1) -> None:
+    def __init__(self, num_classes: int, width: int, dropout: float = 0.1, as_token: bool = False) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}: a label embedder needs at least one class.")
         self.num_classes = num_classes
         self.width = width
         self.dropout = check_dropout(dropout)
+        self.as_token = as_token
         self.names: list[str] | None = None
         self.embedding = nn.Embedding(num_classes + 1, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, batch: Mapping[str, Any], drop: Tensor, draws: Draws | None = None) -> Conditioning:
         labels = batch.get("labels", torch.zeros_like(drop, dtype=torch.long))
-        return Conditioning(vector=self.embedding(torch.where(drop, self.num_classes, labels)))
+        vector = self.embedding(torch.where(drop, self.num_classes, labels))  # (B, D)
+        return Conditioning(tokens=vector[:, None]) if self.as_token else Conditioning(vector=vector)
 
     def check_data(self, data: Any) -> None:
         if data.num_classes is None:

@@ -77,7 +77,8 @@ class ShardDataset:
 
     def load(self, position: int) -> Sample:
         """{"images" float32 (C, H, W) | "moments" float32 (2C, h, w), "maps" uint8 (C', H, W), "labels", "captions",
-        "original_size", "crop", the fields of its json, what text encoders make of the caption (see `text_cache`), "keys", "shards", "positions"}.
+        "original_size", "crop", the fields of its json, what text encoders make of the caption (as
+        `text_cache.from_members`), "keys", "shards", "positions"}.
 
         Raises:
             UserError: naming key and shard.
@@ -161,7 +162,7 @@ class ShardDataset:
         return torch.from_numpy(from_npy(members[MEMBER], where, self.manifest.latents))
 
     def _annotations(self, members: dict[str, bytes], where: str, voice: torch.Generator | None) -> Sample:
-        """What is said of a sample: the fields of its json, its label and a caption, drawn if a generator is given, with
+        """What is said of a sample: the fields of its json, its label and a caption, drawn if a generator is given, and
         what text encoders have made of that caption."""
         for extension, present in (("cls", self.manifest.has_labels), ("txt", self.manifest.has_captions)):
             if present and extension not in members:

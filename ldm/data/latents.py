@@ -1,7 +1,6 @@
 """Latents as `.latent.npy` members: (2, 2C, h, w) = [image, mirror] x cat(mean, logvar)."""
 
 import io
-from typing import Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ MEMBER = "latent.npy"
 FLOAT16_MAX = 65504.0
 
 
-def to_npy(key: str, array: np.ndarray, dtype: Literal["float16", "float32"] = "float16") -> bytes:
+def to_npy(key: str, array: np.ndarray, dtype: str = "float16") -> bytes:
     """The bytes of one member.
 
     Raises:

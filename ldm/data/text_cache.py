@@ -1,8 +1,8 @@
 """What frozen text encoders make of captions, kept as members `.text.NAME.{tokens,mask,pooled}.npy` of a sample.
 
 Their rows are the sample's captions: tokens (n, l, D) and mask (n, l), cut after the last token that counts in any of
-them, and pooled (n, P). What the encoder makes of the empty caption, which dropped rows hear, stands whole and in float32
-in a file beside the manifest.
+them, and pooled (n, P). What the encoder makes of the empty caption, which dropped rows hear, stands whole and in
+float32 in a file beside the manifest.
 """
 
 import io
@@ -19,7 +19,7 @@ from torch import Tensor
 from ldm.atomic import write_bytes
 from ldm.data.annotations import captions_in, parse_fields
 from ldm.data.decode import parse_caption
-from ldm.data.manifest import Manifest, TextContract
+from ldm.data.manifest import TextContract
 from ldm.errors import UserError
 from ldm.text import Text
 
@@ -108,11 +108,11 @@ def from_members(
             part = entry.rpartition(".")[2]
             length = min(len(values), contract.context_length)
             shape = {"tokens": (length, contract.token_width), "mask": (length,)}
-            expected = shape.get(part, (contract.pooled_width,)), "bool" if part == "mask" else contract.dtype
-            if (values.shape, str(values.dtype)) != expected or not np.isfinite(values).all():
+            expected = "bool" if part == "mask" else contract.dtype, shape.get(part, (contract.pooled_width,))
+            if (str(values.dtype), values.shape) != expected or not np.isfinite(values).all():
+                here, there = f"{values.dtype} {values.shape}", "{} {}".format(*expected)
                 raise UserError(
-                    f"{where}: its {entry} are {values.dtype} {values.shape}, and finite {expected[1]} {expected[0]} is "
-                    "what the manifest says: encode the shard again"
+                    f"{where}: its {entry} are {here}, but the manifest says finite {there}: encode the shard again"
                 )
             found[entry] = filled(values, contract.context_length) if part != "pooled" else torch.from_numpy(values)
     return found

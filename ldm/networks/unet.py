@@ -78,6 +78,8 @@ class UNet(Network):
         beside = concat_channels + (in_channels if self_conditioning else 0)
         self.conv_in = nn.Conv2d(in_channels + beside, channels, 3, padding=1)
         self.noise_embed = NoiseEmbedding(self.width, num_frequencies=channels)
+        for linear in (self.noise_embed.enter, self.noise_embed.leave):
+            linear.reset_parameters()  # as published U-Nets have it: weights as small as DiT's learn slowly if narrow
         widths = [channels * multiplier for multiplier in self.channel_multipliers]
         waiting = [channels]  # channels of what waits for the way up
         self.down = nn.ModuleList(self.down_level(level, widths, waiting) for level in range(len(widths)))
@@ -126,7 +128,7 @@ class UNet(Network):
         resampler = None if last else self.resampler(width, "down")
         if not last:
             waiting.append(width)
-        return Down(blocks, self.attentions(level, len(blocks)), resampler, self.checkpointing)
+        return Down(blocks, self.attentions(level, len(blocks)), self.checkpointing, resampler)
 
     def middle_level(self, width: int) -> Middle:
         blocks = [self.block.block(width, width, self.width, self.norm_groups) for _ in range(2)]
@@ -141,7 +143,7 @@ class UNet(Network):
             blocks.append(self.block.block(below + waiting.pop(), width, self.width, self.norm_groups))
             below = width
         resampler = self.resampler(width, "up") if level else None
-        return Up(blocks, self.attentions(level, len(blocks)), resampler, self.checkpointing)
+        return Up(blocks, self.attentions(level, len(blocks)), self.checkpointing, resampler)
 
     def has_attention(self, level: int) -> bool:
         return level in self.attention_levels

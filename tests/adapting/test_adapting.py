@@ -1,14 +1,14 @@
 """A new model from the weights of another: what fits is kept, what can be is resized, and the report says which."""
 
 import json
+from argparse import Namespace
 
 import pytest
 import torch
 from made_runs import NET, autoencoder_run, diffusion_run, diffusion_task, shaken, tiny_autoencoder
 from rich.console import Console
 
-from ldm import runs
-from ldm.adapting import Report, adapt
+from ldm.adapting import Report, Source, adapt, read_source
 from ldm.adapting.offers import pairs
 from ldm.adapting.report import Entry, folded
 from ldm.conditioners import Conditioner, Label, Number, SizeAndCrop
@@ -20,18 +20,20 @@ from ldm.networks import Conditioning, DiT, UNet
 from ldm.networks.blocks import AdaLNSingle, AdaLNZeroCross
 from ldm.networks.layouts.dit_official import LABELS, OfficialDiT
 from ldm.networks.positions import Learned, SinCos
+from ldm.runs import load_autoencoder
 from ldm.tasks import DiffusionTask
 
 LABELS_OF_TASK = "conditioner.embedders.0.embedding.weight"
 
 
+NAMES = [f"class {i}" for i in range(10)]
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The path of a run of ten named classes."""
-    folder = tmp_path_factory.mktemp("trained")
-    run = diffusion_run(folder / "dit", autoencoder_run(folder / "ae"))
-    (folder / "dit" / "classes.json").write_text(json.dumps([f"class {i}" for i in range(10)]))
-    return run
+def trained():
+    """A model of ten named classes."""
+    task = diffusion_task()
+    return Source("RUN", task.net, task.conditioner, task.diffusion, task.autoencoder.fingerprint(), NAMES)
 
 
 def new_task(classes=10, net=None, embedders=None, process=None):
@@ -40,6 +42,12 @@ def new_task(classes=10, net=None, embedders=None, process=None):
     embedders = [Label(classes, net.width)] if embedders is None else embedders
     process = Diffusion(RectifiedFlow(), Velocity()) if process is None else process
     return DiffusionTask(net, process, tiny_autoencoder(), Conditioner(embedders)).eval()
+
+
+def state_of(source):
+    """Of the network and the conditioner of a source, by names as in a task's."""
+    parts = {"net": source.net, "conditioner": source.conditioner}
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
 def names(entries):
@@ -56,10 +64,9 @@ def answers(task, vector_of=3, x=None, level=300.0, **cond):
 
 def test_the_same_model_is_kept_to_the_last_bit_by_its_average(trained):
     task = new_task()
-    report = adapt(task, trained, [f"class {i}" for i in range(10)])
-    source = runs.load_diffusion(trained)
+    report = adapt(task, trained, NAMES)
     for name, tensor in task.trained_parameters().items():
-        assert torch.equal(tensor, source.state_dict()[name])
+        assert torch.equal(tensor, state_of(trained)[name])
     assert names(report.kept) == set(task.trained_parameters())
     assert not report.resized
     assert not report.initialised
@@ -68,12 +75,12 @@ def test_the_same_model_is_kept_to_the_last_bit_by_its_average(trained):
 
 
 def test_classes_go_by_name_and_the_rest_of_the_network_stays(trained):
-    task, source = new_task(classes=4), runs.load_diffusion(trained)
+    task = new_task(classes=4)
     report = adapt(task, trained, ["class 8", "a new one", "class 2", "class 3"])
-    before, after = source.state_dict()[LABELS_OF_TASK], task.state_dict()[LABELS_OF_TASK]
+    before, after = state_of(trained)[LABELS_OF_TASK], task.state_dict()[LABELS_OF_TASK]
     assert torch.equal(after[[0, 2, 3, 4]], before[[8, 2, 3, 10]])
     assert torch.equal(after[1], before[:10].mean(0))
-    assert torch.equal(answers(task, 0), answers(source, 8))
+    assert torch.equal(answers(task, 0), answers(trained, 8))
     assert names(report.resized) == {LABELS_OF_TASK}
     assert report.resized[0].how == "3 classes by name, 1 new as the mean"
     by_number = new_task(classes=4)
@@ -82,18 +89,17 @@ def test_classes_go_by_name_and_the_rest_of_the_network_stays(trained):
 
 
 def test_more_channels_say_the_same_of_the_old_ones_whatever_the_new_ones_are(trained):
-    source = runs.load_diffusion(trained)
     task = new_task(net=DiT(**{**NET, "in_channels": 3}, concat_channels=1, learned_variance=True))
     report = adapt(task, trained)
     x = torch.randn(2, 3, 4, 4)
     new = answers(task, x=x, concat=torch.randn(2, 1, 4, 4))
-    torch.testing.assert_close(new[:, :2], answers(source, x=x[:, :2]))
+    torch.testing.assert_close(new[:, :2], answers(trained, x=x[:, :2]))
     assert not new[:, 2:].any()  # as in a new model
     assert names(report.resized) == {"net.patch_embed.weight", "net.head.linear.weight", "net.head.linear.bias"}
 
 
 def test_larger_patches_at_a_larger_size_say_the_same_of_an_image_made_larger(trained):
-    source, task = runs.load_diffusion(trained), new_task(net=DiT(**{**NET, "input_size": 8, "patch_size": 4}))
+    task = new_task(net=DiT(**{**NET, "input_size": 8, "patch_size": 4}))
     report = adapt(task, trained)
     small = torch.randn(2, 2, 4, 4)
 
@@ -103,19 +109,19 @@ def test_larger_patches_at_a_larger_size_say_the_same_of_an_image_made_larger(tr
         big = torch.nn.functional.interpolate(patches, size=(4, 4), mode="bilinear")
         return big.reshape(2, 2, 2, 2, 4, 4).transpose(3, 4).reshape(2, 2, 8, 8)
 
-    torch.testing.assert_close(answers(task, x=larger(small)), larger(answers(source, x=small)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(answers(task, x=larger(small)), larger(answers(trained, x=small)), atol=1e-5, rtol=1e-5)
     assert {entry.before for entry in report.resized} == {(16, 2, 2, 2), (8, 16), (8,)}
     assert not report.notes  # the tokens are as many
 
 
 def test_positions_that_are_trained_now_start_as_the_fixed_ones_were(trained):
-    source, task = runs.load_diffusion(trained), new_task(net=DiT(**NET, positions=Learned()))
+    task = new_task(net=DiT(**NET, positions=Learned()))
     report = adapt(task, trained)
-    assert torch.equal(answers(task), answers(source))
+    assert torch.equal(answers(task), answers(trained))
     assert "net.pos_embed" in names(report.kept)
     larger = new_task(net=DiT(**{**NET, "input_size": 8}, positions=Learned()))
     adapt(larger, trained)
-    expected = Learned().resized(source.net.pos_embed, (2, 2), (4, 4))
+    expected = Learned().resized(trained.net.pos_embed, (2, 2), (4, 4))
     assert torch.equal(larger.net.pos_embed, expected)
 
 
@@ -126,41 +132,38 @@ def test_fixed_positions_that_count_further_are_told_of(trained):
 
 
 def test_blocks_that_are_new_leave_a_deeper_network_with_the_same_answers(trained):
-    source, task = runs.load_diffusion(trained), new_task(net=DiT(**{**NET, "depth": 3}))
+    task = new_task(net=DiT(**{**NET, "depth": 3}))
     report = adapt(task, trained)
-    assert torch.equal(answers(task), answers(source))
+    assert torch.equal(answers(task), answers(trained))
     assert {name.split(".")[2] for name in names(report.initialised)} == {"1", "2"}
-    deep = diffusion_task()
-    shallow = new_task(net=DiT(**{**NET, "depth": 0}))
-    assert names(adapt(shallow, trained).unused) == {
-        f"net.{n}" for n in deep.net.state_dict() if n.startswith("blocks.")
-    }
+    shallow = adapt(new_task(net=DiT(**{**NET, "depth": 0})), trained)
+    assert names(shallow.unused) == {name for name in state_of(trained) if name.startswith("net.blocks.")}
 
 
 def test_a_network_that_also_attends_to_text_starts_from_the_same_answers(trained):
-    source, task = runs.load_diffusion(trained), new_task(net=DiT(**NET, block=AdaLNZeroCross(6)))
+    task = new_task(net=DiT(**NET, block=AdaLNZeroCross(6)))
     report = adapt(task, trained)
-    torch.testing.assert_close(answers(task, tokens=torch.randn(2, 5, 6)), answers(source))
+    torch.testing.assert_close(answers(task, tokens=torch.randn(2, 5, 6)), answers(trained))
     assert all("cross" in name or "hearing" in name for name in names(report.initialised))
 
 
 def test_adaln_single_starts_from_what_adaln_zero_says_to_no_class(trained):
-    source, task = runs.load_diffusion(trained), new_task(net=DiT(**NET, block=AdaLNSingle(6)), embedders=[])
+    task = new_task(net=DiT(**NET, block=AdaLNSingle(6)), embedders=[])
     report = adapt(task, trained)
     x, level = torch.randn(2, 2, 4, 4), torch.full((2,), 500.0)
-    nothing = source.null_condition(2)
+    nothing = trained.conditioner({}, torch.ones(2, dtype=torch.bool))
     with torch.no_grad():
         new = task.net(x, level, Conditioning(tokens=torch.randn(2, 5, 6)))
-        torch.testing.assert_close(new, source.net(x, level, nothing))
+        torch.testing.assert_close(new, trained.net(x, level, nothing))
     assert all("cross" in name or "hearing.embed" in name for name in names(report.initialised))
     assert names(report.unused) == {LABELS_OF_TASK}
     assert "adaLN-single" in report.notes[0]
 
 
 def test_embedders_find_their_kind_wherever_it_stands(trained):
-    task = new_task(embedders=[SizeAndCrop(16), Label(10, 16)])
+    task = new_task(embedders=[SizeAndCrop(16, [8, 8]), Label(10, 16)])
     report = adapt(task, trained)
-    source = runs.load_diffusion(trained).state_dict()
+    source = state_of(trained)
     assert torch.equal(task.state_dict()["conditioner.embedders.1.embedding.weight"], source[LABELS_OF_TASK])
     assert all(name.startswith("conditioner.embedders.0.") for name in names(report.initialised))
     one, two = Number("one", 16), Number("two", 16)
@@ -187,25 +190,39 @@ def test_where_nothing_fits_the_first_keys_that_differ_are_named(trained):
         adapt(new_task(net=unet, embedders=[]), trained)
 
 
-def test_a_place_without_a_model_is_refused(tmp_path, trained):
-    with pytest.raises(UserError, match="init_from is nowhere, and there is nothing"):
-        adapt(new_task(), "nowhere")
+def test_a_run_is_a_source_by_its_average_and_knows_its_classes(tmp_path):
+    run = diffusion_run(tmp_path / "dit", autoencoder_run(tmp_path / "ae"))
+    (tmp_path / "dit" / "classes.json").write_text(json.dumps(NAMES))
+    source = read_source(run)
+    assert source.classes == NAMES
+    assert source.autoencoder == load_autoencoder(str(tmp_path / "ae")).fingerprint()
+    averaged = {name: tensor + 0.01 for name, tensor in diffusion_task().net.state_dict().items()}
+    torch.testing.assert_close(dict(source.net.state_dict()), averaged)
     with pytest.raises(UserError, match="holds an autoencoder"):
-        adapt(new_task(), str(runs.Path(trained).parent / "ae"))
+        read_source(str(tmp_path / "ae"))
+
+
+def test_a_place_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match="init_from is nowhere, and there is nothing"):
+        read_source("nowhere")
     torch.save({"some.weight": torch.zeros(2)}, tmp_path / "some.pt")
     with pytest.raises(UserError, match=r"its keys begin with some.weight. It knows .*official DiT"):
-        adapt(new_task(), str(tmp_path / "some.pt"))
+        read_source(str(tmp_path / "some.pt"))
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"broken.safetensors cannot be read"):
+        read_source(str(tmp_path / "broken.safetensors"))
 
 
 def test_a_weight_file_of_another_code_base_is_a_source(tmp_path):
     net, label = shaken(DiT(**NET)), shaken(Label(5, 16))
     weights = {**OfficialDiT().written(net.state_dict(), net), LABELS: label.embedding.weight.detach()}
-    torch.save({"ema": weights, "opt": {}}, tmp_path / "dit.pt")
-    task = new_task(net=DiT(**{**NET, "in_channels": 4}), classes=3)
-    report = adapt(task, str(tmp_path / "dit.pt"))
+    torch.save({"ema": weights, "opt": {}, "args": Namespace(model="DiT")}, tmp_path / "dit.pt")
+    other = DiT(**{**NET, "in_channels": 4, "num_heads": 1})
+    report = adapt(task := new_task(net=other, classes=3), read_source(str(tmp_path / "dit.pt")))
     assert torch.equal(task.net.patch_embed.weight[:, :2], net.patch_embed.weight)
     assert torch.equal(task.state_dict()[LABELS_OF_TASK][:3], label.embedding.weight[:3])
     assert not report.initialised
+    assert not report.unused
 
 
 def test_the_report_folds_blocks_and_is_written_whole(tmp_path):

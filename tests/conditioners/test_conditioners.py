@@ -196,6 +196,13 @@ def test_a_label_gives_its_own_row_and_dropped_rows_train_the_null_alone():
     assert label.embedding.weight.grad.abs().sum(1).nonzero().flatten().tolist() == [3, 9, 10]
 
 
+def test_a_label_as_a_token_is_the_same_row():
+    torch.manual_seed(0)
+    label, keep = Label(10, 8, as_token=True), torch.zeros(4, dtype=torch.bool)
+    assert torch.equal(label(batch(), keep).tokens[:, 0], label.embedding.weight[[3, 9, 0, 3]])
+    assert label(batch(), keep).vector is None
+
+
 NAMES = ["cat", "dog", "hot dog", "7", "Kätzchen"]
 
 

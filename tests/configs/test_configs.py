@@ -24,15 +24,17 @@ def name(path: Path) -> str:
     return path.relative_to(FOLDER).with_suffix("").as_posix()
 
 
-def overlay(config: Path) -> Path:
-    """The overlay that makes a config tiny."""
+def overlay(config: Path) -> list[str]:
+    """The overlays that make a config tiny, by name."""
     model = yaml.safe_load(config.read_text())["model"]
     if model["class_path"].endswith("AutoencoderTask"):
-        return FOLDER / "parts" / "tiny_autoencoder.yaml"
+        return ["tiny_autoencoder"]
+    net = model["init_args"]["net"]["class_path"].rpartition(".")[2].lower()
+    if "Text" in str(model["init_args"].get("conditioner")):
+        return ["tiny_text", f"tiny_text_{net}"]
     if model["init_args"]["autoencoder"]["class_path"].endswith("Pixels"):
-        return FOLDER / "parts" / "tiny_pixels.yaml"
-    unconditional = "conditioner" not in model["init_args"]
-    return FOLDER / "parts" / ("tiny_unconditional.yaml" if unconditional else "tiny_dit.yaml")
+        return ["tiny_unet" if net == "unet" else "tiny_pixels"]
+    return ["tiny_dit" if "conditioner" in model["init_args"] else "tiny_unconditional"]
 
 
 @pytest.mark.parametrize("path", ALL, ids=name)
@@ -52,7 +54,7 @@ def test_a_config_is_parsed_and_its_model_built(path: Path, monkeypatch: pytest.
     monkeypatch.setattr(TrainingCLI, "instantiate_trainer", lambda self, **kwargs: None)
     monkeypatch.setattr(TrainingCLI, "_run_subcommand", lambda self, subcommand: None)
     options = ["fit", "-c", str(path)]
-    if overlay(path).stem != "tiny_autoencoder":
+    if "autoencoder" not in overlay(path)[0]:
         options += ["--model.init_args.autoencoder", "ldm.autoencoders.KLAutoencoder"]
     task = TrainingCLI(options).model
     assert isinstance(task, Task)
@@ -67,6 +69,7 @@ def tiny(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     autoencoder = [str(FOLDER / "photos" / "autoencoder.yaml"), "-c", str(FOLDER / "parts" / "tiny_autoencoder.yaml")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        main(["pack", "shapes", "data/tiny-shapes", "--num-images", "20", "--val-fraction", "0.2"])
         main(["fit", "-c", *autoencoder])
         for part in ("train", "val"):
             out = f"data/tiny-latents/{part}"
@@ -78,7 +81,8 @@ def tiny(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_config_in_its_tiny_form_trains_two_steps(path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny)
     run = f"runs/tiny/{name(path)}"
-    main(["fit", "-c", str(path), "-c", str(overlay(path)), "--run", run])
+    overlays = [word for part in overlay(path) for word in ("-c", str(FOLDER / "parts" / f"{part}.yaml"))]
+    main(["fit", "-c", str(path), *overlays, "--run", run])
     newest = checkpoints.newest(Path(run))
     assert newest is not None
     assert newest.stem == "step-00000002"

@@ -14,13 +14,21 @@ class Heard(nn.Module):
         blocks: the blocks.
         attentions: one for each block, or none at all.
         checkpointing: recompute blocks and attention in the backward pass.
+        resampler: a layer of (x, embedding) that changes the resolution after them, if there is one.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], attentions: Sequence[nn.Module], checkpointing: bool) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        attentions: Sequence[nn.Module],
+        checkpointing: bool,
+        resampler: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList(attentions)
         self.checkpointing = checkpointing
+        self.resampler = resampler
 
     def place(self, index: int, h: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Block `index` and the attention after it."""
@@ -49,16 +57,6 @@ class Resampling(nn.Module):
 class Down(Heard):
     """A level on the way down: what comes of each block, and of the `resampler` after them, waits for the way up."""
 
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        attentions: Sequence[nn.Module],
-        resampler: nn.Module | None,
-        checkpointing: bool,
-    ) -> None:
-        super().__init__(blocks, attentions, checkpointing)
-        self.resampler = resampler
-
     def forward(
         self, h: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -83,16 +81,6 @@ class Middle(Heard):
 
 class Up(Heard):
     """A level on the way up: each block takes the newest that waits beside h."""
-
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        attentions: Sequence[nn.Module],
-        resampler: nn.Module | None,
-        checkpointing: bool,
-    ) -> None:
-        super().__init__(blocks, attentions, checkpointing)
-        self.resampler = resampler
 
     def forward(
         self, h: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None, kept: list[Tensor]
