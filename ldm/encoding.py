@@ -64,7 +64,7 @@ def encode(
         shards: folder of image shards, made by `ldm pack`.
         out: folder for the latent shards.
         size: side of the images in pixels; left out, the size that the autoencoder was trained at.
-        dtype: how latents are stored; float16 is checked for its range and takes half the room.
+        dtype: how latents and embeddings are stored; float16 is checked for its range and takes half the room.
         batch_size: images that are encoded at once on one device (each with its mirror image).
         num_workers: processes that decode images, on each device.
         accelerator: what computes; auto takes a GPU if there is one.
@@ -86,12 +86,7 @@ def encode(
         check_captions(source, shards)
     encoders = [] if text is None else encoders_of(text, trust_code)
     autoencoder = runs.load_autoencoder(run, trust_code)
-    contract = given_contract(source, shards, autoencoder, size)
-    if contract is None:
-        size = size or runs.trained_size(Path(run))
-        if size is None:
-            raise UserError(f"{run} does not say at which size it was trained: pass --size.")
-        contract = make_contract(autoencoder, size, dtype, map_resampling)
+    contract = settled_contract(run, source, shards, autoencoder, size, dtype, map_resampling)
     folder = Path(out)
     check_overlap(folder, Path(shards))
     fabric = launch(accelerator, devices, num_nodes, precision)
@@ -104,7 +99,7 @@ def encode(
     transform = ImageTransform(contract.transform["size"], "center", flip=False, map_resampling=map_resampling)
     dataset = ShardDataset(shards, transform, autoencoder.in_channels)
     todo = [n for n in range(len(source.shards)) if finished(folder, source.shards[n]) is None]
-    lacking = [text for text in texts.contracts if not empty_path(folder, text.name).is_file()]
+    lacking = any(not empty_path(folder, contract.name).is_file() for contract in texts.contracts)
     fabric.barrier()  # no rank writes before every rank has listed what is left
     empties = texts.empties() if todo or lacking else []  # on every rank, so that all fail together
     if (todo or lacking) and fabric.is_global_zero:
@@ -176,15 +171,26 @@ def encode_batch(autoencoder: Autoencoder, batch: list[dict[str, Any]], fabric: 
     yield from torch.stack(pair, dim=1)
 
 
-def given_contract(source: Manifest, shards: str, autoencoder: Autoencoder, size: int | None) -> LatentContract | None:
-    """The contract of latents that are taken over as they are, None where images are to be encoded."""
-    contract = source.latents
-    if contract is None:
-        return None
-    contract.check(autoencoder.fingerprint(), shards)
-    if size not in (None, contract.transform["size"]):
-        raise UserError(f"--size is {size}, but {shards} was encoded at {contract.transform['size']}: leave it out.")
-    return contract
+def settled_contract(
+    run: str,
+    source: Manifest,
+    shards: str,
+    autoencoder: Autoencoder,
+    size: int | None,
+    dtype: str,
+    map_resampling: MapResampling,
+) -> LatentContract:
+    """The contract of what will be written: that of latents which are taken over, or one of images to be encoded."""
+    if source.latents is None:
+        size = size or runs.trained_size(Path(run))
+        if size is None:
+            raise UserError(f"{run} does not say at which size it was trained: pass --size.")
+        return make_contract(autoencoder, size, dtype, map_resampling)
+    source.latents.check(autoencoder.fingerprint(), shards)
+    made_at = source.latents.transform["size"]
+    if size not in (None, made_at):
+        raise UserError(f"--size is {size}, but {shards} was encoded at {made_at}: leave it out.")
+    return source.latents
 
 
 def make_contract(autoencoder: Autoencoder, size: int, dtype: str, map_resampling: str = "nearest") -> LatentContract:

@@ -10,6 +10,7 @@ from ldm.diffusion import paths, predictions
 from ldm.errors import UserError
 from ldm.exports import check_replaceable, write_export
 from ldm.foreign import NETWORKS, ForeignModel, read_foreign
+from ldm.frozen_files import gather_files
 from ldm.networks.unet_parts import Transformers
 from ldm.tasks import DiffusionTask
 from ldm.trust import AUTOENCODER_LOADER
@@ -80,7 +81,8 @@ def import_weights(
     size = check_latents(task, foreign)
     names = None if classes is None else class_names(Path(classes), foreign)
     runs.embed_autoencoder(model, trust_code)
-    write_export(Path(out), model, task.state_dict(), size, names)
+    files = gather_files(model, trust_code)
+    write_export(Path(out), model, task.state_dict(), size, names, files)
     return Path(out)
 
 

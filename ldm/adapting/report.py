@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ldm.atomic import write_bytes
 
@@ -55,7 +56,7 @@ class Report:
 
     def table(self) -> Table:
         """For a terminal; tensors of one name in many blocks are one line."""
-        table = Table(title=f"Weights from {self.source}", title_justify="left")
+        table = Table(title=Text(f"Weights from {self.source}"), title_justify="left")
         for heading in ("", "tensors", "values", "which"):
             table.add_column(heading, justify="left" if heading in ("", "which") else "right", overflow="fold")
         for kind in ("kept", "resized", "initialised", "unused"):
@@ -63,13 +64,13 @@ class Report:
             values = sum(prod(entry.shape) for entry in entries)
             lines = [] if kind == "kept" else folded(entries)
             shown = [*lines[:SHOWN], *([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
-            table.add_row(kind, f"{len(entries):,}", f"{values:,}", "\n".join(shown))
+            table.add_row(kind, f"{len(entries):,}", f"{values:,}", Text("\n".join(shown)))
         return table
 
     def show(self, console: Console | None = None) -> None:
         """Print the table and the notes."""
         console = console or Console()
-        console.print(self.table(), markup=False)
+        console.print(self.table())
         for note in self.notes:
             console.print(f"Note: {note}", markup=False, highlight=False)
 

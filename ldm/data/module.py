@@ -186,7 +186,7 @@ class ShardData(L.LightningDataModule):
                 train, other = ((c.autoencoder, c.transform, c.shape) for c in (train, other))
             if train != other:
                 raise UserError(
-                    f"val_shards {self.val_shards} differs from shards {self.shards} in {name}: pack both alike"
+                    f"val_shards {self.val_shards} differs from shards {self.shards} in {name}: make both alike"
                 )
 
     def train_dataloader(self) -> ShardLoader | StreamLoader:

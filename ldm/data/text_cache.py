@@ -79,7 +79,7 @@ def npy(values: np.ndarray, contract: TextContract, where: str) -> bytes:
         largest = float(np.abs(values).max(initial=0.0))
         if not np.isfinite(largest):
             raise UserError(f"{where}: {contract.name} makes no finite numbers of its captions: check its weights")
-        if largest > np.finfo(contract.dtype).max:
+        if largest > float(np.finfo(contract.dtype).max):
             raise UserError(
                 f"{where}: what {contract.name} makes of its captions reaches {largest:g}, beyond {contract.dtype}: "
                 "store float32 (--dtype float32)"

@@ -2,8 +2,9 @@
 
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import rms_norm
 
+from ldm.nn.attend import attend
 from ldm.nn.rotary import rotate
 
 
@@ -29,8 +30,7 @@ class SelfAttention(nn.Module):
         q, k, v = self.heads(x)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=keys)
-        return self.out(rearrange(attended, "b h n d -> b n (h d)"))
+        return self.out(attend(q, k, v, keys))
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, num_heads, N, D / num_heads) of x (B, N, D)."""

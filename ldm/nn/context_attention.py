@@ -2,8 +2,8 @@
 
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from ldm.nn.attend import attend
 from ldm.nn.attention import QKNorm, split_width
 
 
@@ -31,5 +31,4 @@ class ContextAttention(nn.Module):
         k, v = rearrange(self.kv(context), "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
         if self.qk_norm is not None:
             q, k = self.qk_norm(q, k)
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(rearrange(attended, "b h n d -> b n (h d)"))
+        return self.out(attend(q, k, v, mask))

@@ -2,7 +2,8 @@
 
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+
+from ldm.nn.attend import attend
 
 
 class CrossAttention(nn.Module):
@@ -30,5 +31,4 @@ class CrossAttention(nn.Module):
         q, k, v = (
             rearrange(h, "b n (h d) -> b h n d", h=self.num_heads) for h in (self.q(x), self.k(source), self.v(source))
         )
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(rearrange(attended, "b h n d -> b n (h d)"))
+        return self.out(attend(q, k, v, mask))

@@ -372,3 +372,13 @@ def test_t5_without_its_folder_or_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'ldm\[t5\]'"):
         T5Text(str(tmp_path)).encode([""], CPU)
+
+
+def test_a_t5_of_which_only_the_config_is_there_tells_its_width_and_cannot_encode(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"d_model": 8}))
+    encoder = T5Text(str(tmp_path))
+    assert encoder.token_width == 8
+    assert not encoder.is_there()
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert encoder.is_there()
+    assert not T5Text(str(tmp_path / "nowhere")).is_there()

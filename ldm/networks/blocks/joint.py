@@ -3,10 +3,11 @@
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
 
 from ldm.networks.blocks.base import NOTHING, Context
 from ldm.networks.blocks.parts import Parts
+from ldm.nn.attend import attend
 from ldm.nn.attention import HeadNorm
 from ldm.nn.modulate import modulate
 from ldm.nn.rotary import rotate
@@ -106,8 +107,3 @@ class HeardStream(nn.Module):
         kv = self.kv(modulate(self.norm1(x), shift, scale))
         k, v = rearrange(kv, "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
         return (k if self.k_norm is None else self.k_norm(k)), v
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
-    """(B, heads, N, D / heads) each -> (B, N, D)."""
-    return rearrange(scaled_dot_product_attention(q, k, v, attn_mask=keys), "b h n d -> b n (h d)")
