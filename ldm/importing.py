@@ -194,7 +194,10 @@ def class_names(file: Path, foreign: ForeignModel) -> list[str]:
     """The names in a file, which has to have as many as the weights have classes."""
     if not file.is_file():
         raise UserError(f"There is no file {file}: give a text file with one name a line.")
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8: save it as UTF-8 text, one name a line.") from None
     table = foreign.label_table()
     count = 0 if table is None else len(table) - 1
     if len(names) != count:

@@ -6,6 +6,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ldm.images import grid, save_film, save_png, to_uint8
+from ldm.titles import too_wide, wrapped
 
 
 def test_to_uint8_rounds_to_the_nearest_level_and_clips():
@@ -34,12 +35,53 @@ def test_a_grid_enlarges_small_images_by_a_whole_factor_and_runs_row_by_row():
     assert grid(torch.zeros(2, 3, 70, 70), columns=2).size == (146, 74)  # large enough as they are
 
 
-def test_titles_stand_above_the_columns_and_are_cut_to_fit():
+def test_a_short_title_stands_above_its_column():
     images = torch.zeros(4, 3, 8, 8)
-    plain, titled = grid(images, 2), grid(images, 2, ["class 3", "a title far too long for its column"])
-    assert titled.height == plain.height + 20
-    assert titled.width == plain.width
-    assert grid(images, 2, ["a", "b", "c"]).size == titled.size
+    plain, titled = grid(images, 2), grid(images, 2, ["class 3", "class 7"])
+    assert titled.size == (plain.width, plain.height + 20)
+    assert grid(images, 2, ["a", "b", "c"]).size == titled.size  # there are two columns
+    assert grid(images, 2, ["", ""]).size == plain.size
+    assert dark(titled.crop((0, 0, 68, 20))) > 10
+    assert dark(titled.crop((68, 0, 134, 20))) > 10
+
+
+def test_a_long_title_gets_wider_images_and_further_lines():
+    images = torch.zeros(2, 3, 8, 8)
+    titled = grid(images, 2, ["class 3", "a red circle to the left of a large blue square"])
+    assert titled.size == (2 * 130 + 2, 130 + 2 + 2 + 3 * 18)
+    assert dark(titled.crop((132, 0, 262, 20))) > 10
+    assert dark(titled.crop((0, 0, 130, 38))) == 0  # the short one stands at its image
+    endless = grid(images, 2, ["word " * 100, "class 7"])
+    assert endless.height == 130 + 2 + 2 + 4 * 18
+
+
+def test_titles_of_all_images_of_rows_and_of_the_whole():
+    images = torch.zeros(3, 1, 8, 8)
+    picture = grid(images, 2, ["a", "b", "c"], ["seed 0", "seed 1"], "all of them")
+    plain = grid(images, 2)
+    assert picture.height == plain.height + 3 * 20  # the heading, and titles above both rows
+    left = picture.width - plain.width
+    assert 40 < left < 60
+    assert picture.getpixel((left + 30, 40 + 30)) == (128, 128, 128)
+    assert picture.getpixel((left + 30, 40 + 86 + 30)) == (128, 128, 128)
+    assert picture.getpixel((left + 100, 40 + 86 + 30)) == (255, 255, 255)  # there is no fourth image
+    assert dark(picture.crop((0, 40, left, 106))) > 10
+    assert dark(picture.crop((0, 126, left, picture.height))) > 10
+
+
+def test_no_line_is_wider_than_its_column():
+    for text in ("a red circle left of a blue square", "Donaudampfschifffahrtsgesellschaft", "x " * 200, ""):
+        for width in (4, 30, 130):
+            lines = wrapped(text, width)
+            assert len(lines) <= 4
+            assert width < 30 or not any(too_wide(line, width) for line in lines)
+    assert " ".join(wrapped("a red circle left of a blue square", 130)) == "a red circle left of a blue square"
+    assert wrapped("Donaudampfschifffahrtsgesellschaft", 100)[0].endswith("...")
+
+
+def dark(picture):
+    """How many pixels are dark, as letters are."""
+    return sum(picture.convert("L").histogram()[:100])
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])

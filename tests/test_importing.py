@@ -101,7 +101,7 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(work):
             import_weights(*arguments)
     with pytest.raises(UserError, match="There is no path circle: choose one of"):
         import_weights("dit", "dit.pt", "out", "ae", num_heads=2, path="circle")
-    with pytest.raises(UserError, match=r"dit.pt .*trained on 4 patches .* set its input_size to 4"):
+    with pytest.raises(UserError, match=r"dit.pt: .*trained on 4 patches .* set its input_size to 4"):
         import_weights("dit", "dit.pt", "out", "ae", num_heads=2, input_size=8)
     Path("names.txt").write_text("cat\n")
     with pytest.raises(UserError, match=r"names.txt has 1 names and dit.pt 3 classes"):

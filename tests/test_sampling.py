@@ -4,15 +4,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_runs import diffusion_task, walks
+from made_runs import diffusion_task, shaken, tiny_autoencoder, walks
 
 from ldm.cli.by_name import known
+from ldm.conditioners import Conditioner, Label, SizeAndCrop
+from ldm.diffusion import Diffusion
 from ldm.diffusion.guidance import ClassifierFree, guide
-from ldm.diffusion.paths import Cosine
+from ldm.diffusion.paths import Cosine, RectifiedFlow
+from ldm.diffusion.predictions import Velocity
 from ldm.diffusion.samplers import DDIM, DDPM, Sampler
 from ldm.errors import UserError
 from ldm.images import to_uint8
+from ldm.networks import DiT
 from ldm.sampling import ImageNoise, Request, check_request, contrast, sample_images, sample_steps
+from ldm.sampling.wishes import other_condition, wanted_condition
+from ldm.tasks import DiffusionTask
 
 SAMPLERS = [DDIM(4), DDIM(4, eta=1.0), DDPM(4)]
 
@@ -136,3 +142,28 @@ def test_a_request_is_split_into_parts_that_join_to_it():
     assert [label for part in parts for label in part.wish["labels"]] == [0, 1, 2, 3, 4]
     assert all(part.guidance == request.guidance for part in parts)
     assert [part.wish for part in Request(range(3)).split(2)] == [{}, {}]
+
+
+def sized(dropout):
+    """A model of classes, dropped with this probability, and of sizes, which have a value without being named."""
+    torch.manual_seed(0)
+    embedders = [Label(10, 16, dropout=dropout), SizeAndCrop(16, [8, 8])]
+    net = shaken(DiT(4, 2, 2, 16, 1, 2))
+    process = Diffusion(RectifiedFlow(), Velocity())
+    return DiffusionTask(net, process, tiny_autoencoder(), shaken(Conditioner(embedders))).eval()
+
+
+def test_where_nothing_is_to_be_avoided_a_model_that_never_did_without_hears_the_wish():
+    task, wish = sized(0.0), {"labels": [1, 2]}
+    held = other_condition(task, Request([0, 1], wish, avoided={"labels": [4, None]})).vector
+    expected = wanted_condition(task, Request([0, 1], {"labels": [4, 2]})).vector
+    assert torch.equal(held, expected)
+    dropped = other_condition(sized(0.1), Request([0, 1], wish, avoided={"labels": [4, None]})).vector
+    assert not torch.allclose(dropped[1], expected[1])
+
+
+def test_guidance_towards_what_it_leaves_as_it_is_is_refused():
+    sizes = Request([0], {"original_size": [[4, 4]]}, [ClassifierFree(2.0)])
+    with pytest.raises(UserError, match="cannot do without what is asked for"):
+        check_request(sized(0.1), sizes)
+    check_request(sized(0.1), replace(sizes, wish={**sizes.wish, "labels": [3]}))

@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ldm.callbacks.run_record import class_names
 from ldm.conditioners import Conditioner, Label
+from ldm.conditioners.class_names import class_title
 from ldm.diffusion.guidance import ClassifierFree, Guidance
 from ldm.diffusion.samplers import DDIM, Sampler
 from ldm.errors import UserError
@@ -72,6 +74,7 @@ class SampleGrid(L.Callback):
         data = getattr(trainer, "datamodule", None)
         if data is not None and stage == "fit" and len(pl_module.conditioner):
             self.examples = data.examples(len(self.classes or self.prompts or ()) or COLUMNS)
+            pl_module.conditioner.name_classes(class_names(trainer))
         request, _ = self.request(pl_module)
         try:
             check_request(pl_module, request)
@@ -107,11 +110,13 @@ class SampleGrid(L.Callback):
         """What to draw, row by row, and the title of each column."""
         wish = task.conditioner.wish(self.examples)
         wish |= {key: named for key, named in self.named(task.conditioner).items() if named}
-        columns = min(map(len, wish.values()), default=COLUMNS)
+        columns = len(self.classes or self.prompts or ()) or min(map(len, wish.values()), default=COLUMNS)
         seeds = range(self.seed, self.seed + self.rows * columns)
-        places = list(range(columns)) * self.rows
+        dealt: dict[str, Any] = {}  # a small set may have fewer examples than there are columns
+        for key, values in wish.items():
+            dealt |= pick({key: values}, [column % len(values) for column in range(columns)] * self.rows)
         guidance = self.guidance() if wish else []
-        return Request(seeds, pick(wish, places), guidance), column_titles(wish, columns)
+        return Request(seeds, dealt, guidance), column_titles(task.conditioner, dealt, columns)
 
     def named(self, conditioner: Conditioner) -> dict[str, Sequence[Any]]:
         """The columns that are named, and the first classes where none are."""
@@ -126,12 +131,14 @@ class SampleGrid(L.Callback):
         return [] if self.guidance_scale == 1 else [ClassifierFree(self.guidance_scale)]
 
 
-def column_titles(wish: Wish, columns: int) -> list[str]:
+def column_titles(conditioner: Conditioner, wish: Wish, columns: int) -> list[str]:
     """What stands above each column: its prompt or its class."""
     if "captions" in wish:
         return [str(caption) for caption in wish["captions"][:columns]]
     if "labels" in wish:
-        return [f"class {int(label)}" for label in wish["labels"][:columns]]
+        label = conditioner.reader("labels")
+        names = (label.names if isinstance(label, Label) else None) or []
+        return [class_title(i, names[i] if i < len(names) else None) for i in map(int, wish["labels"][:columns])]
     return [""] * columns
 
 

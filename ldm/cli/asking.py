@@ -65,7 +65,8 @@ class Asked:
         texts: list[str | None] = list(self.negative_prompt or ())
         if records:
             usual = texts or [None]
-            texts = [record.negative or usual[i % len(usual)] for i, record in enumerate(records)]
+            own = (record.negative for record in records)
+            texts = [usual[i % len(usual)] if text is None else text for i, text in enumerate(own)]
         return {"labels": list(self.negative_classes or ()), "captions": texts}
 
 

@@ -51,7 +51,7 @@ class Plan:
         """What a grid of the images says beside them."""
         facts = [dict(entries) for entries in self.entries]
         for fact, scale, seed in zip(facts, self.scales, self.request.seeds, strict=True):
-            fact |= {"scale": scale} if len(self.rules) > 1 else {}
+            fact |= {"scale": f"{scale:g}"} if len(self.rules) > 1 else {}
             fact |= {"seed": seed} if self.same_seed else {}
         return labels(facts, self.columns)
 
@@ -91,7 +91,8 @@ def make_plan(
     seeds = [seed + (i // together if same_seed else i) for i in range(num_images)]
     if said.seeds:
         own = deal(said.seeds, num_images)
-        seeds = [usual if given is None else given for given, usual in zip(own, seeds, strict=True)]
+        lap = len(said.seeds) * len(scales)  # a line that comes again has the next seed, or it would be the same image
+        seeds = [seeds[i] if given is None else given + i // lap for i, given in enumerate(own)]
     wish, avoided = ({k: deal(v, num_images) for k, v in part.items()} for part in (said.wish, said.avoided))
     words = {name: deal(rows, num_images) for name, rows in said.entries.items()}
     entries = [{name: rows[i] for name, rows in words.items() if rows[i] is not None} for i in range(num_images)]

@@ -54,6 +54,10 @@ def parse_record(line: str, where: str) -> Prompt:
         raise UserError(f'{where}: "negative" is to be text, and is {negative!r}.')
     if seed is not None and not is_seed(seed):
         raise UserError(f'{where}: "seed" is to be a whole number from 0 to 2**63 - 1, and is {seed!r}.')
+    try:
+        (record["prompt"] + (negative or "")).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} has half of a character (a lone surrogate): write the text as UTF-8.") from None
     return Prompt(record["prompt"], negative, seed)
 
 

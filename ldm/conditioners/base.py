@@ -70,7 +70,10 @@ class Embedder(nn.Module, ABC):
         Raises:
             UserError: it cannot be one.
         """
-        return yaml.safe_load(text)
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{key}={text} is neither a number, nor a list of them, nor a word.") from None
 
     def check_asked(self, wish: Mapping[str, Sequence[Any]]) -> None:
         """Raise a UserError if it cannot give what a user asks for: values, one an image, of some of its entries."""

@@ -34,7 +34,7 @@ class FrozenText(Embedder):
 
     Args:
         encoder: the encoder; its weights come from a local file and go into no checkpoint.
-        null: what a dropped row hears: empty, what the encoder makes of the empty caption, or learned, one learned
+        dropped: what a dropped row hears: empty, what the encoder makes of the empty caption, or learned, one learned
             token in its place (and one learned vector).
         width: project the tokens to this width with a trained layer; left out, they keep the encoder's own. It is the
             network's `context_width`.
@@ -48,7 +48,7 @@ class FrozenText(Embedder):
     def __init__(
         self,
         encoder: TextEncoder,
-        null: Literal["empty", "learned"] = "empty",
+        dropped: Literal["empty", "learned"] = "empty",
         width: int | None = None,
         vector_width: int | None = None,
         dropout: float = 0.1,
@@ -56,7 +56,7 @@ class FrozenText(Embedder):
         super().__init__()
         if vector_width is not None and encoder.pooled_width is None:
             raise ValueError(f"The encoder {encoder.name} gives no pooled vector: leave out vector_width.")
-        self.encoder, self.null, self.width, self.vector_width = encoder, null, width, vector_width
+        self.encoder, self.dropped, self.width, self.vector_width = encoder, dropped, width, vector_width
         self.dropout = check_dropout(dropout)
         self.cached_by: str | None = None  # fingerprint of the encoder that made the embeddings of the training data
         self.empty: Text | None = None  # what the encoder makes of ""; no buffer, as it is not the model's
@@ -66,7 +66,7 @@ class FrozenText(Embedder):
             self.to_vector = nn.Linear(encoder.pooled_width, vector_width)
             nn.init.zeros_(self.to_vector.weight)
             nn.init.zeros_(self.to_vector.bias)
-        if null == "learned":
+        if dropped == "learned":
             self.null_token = nn.Parameter(0.02 * torch.randn(width or encoder.token_width))
             self.null_vector = nn.Parameter(torch.zeros(1, vector_width)) if vector_width is not None else None
 
@@ -99,13 +99,13 @@ class FrozenText(Embedder):
 
     def nothing(self, device: torch.device) -> Conditioning:
         """What a dropped row hears, one row."""
-        if self.null == "learned":
+        if self.dropped == "learned":
             tokens = self.null_token.expand(1, self.encoder.context_length, -1)
             mask = torch.arange(self.encoder.context_length, device=device)[None] == 0
             return Conditioning(tokens=tokens, mask=mask, vector=self.null_vector)
-        if self.empty is None:
-            self.empty = self.encoder.encode([""], device)
-        self.empty = self.empty.each(lambda x: x.to(device))
+        with torch.inference_mode(False), torch.no_grad():  # validation may come first, and training has to use it
+            empty = self.encoder.encode([""], device) if self.empty is None else self.empty
+            self.empty = empty.each(lambda x: x.to(device))
         return self.project(self.empty)
 
     def project(self, text: Text) -> Conditioning:

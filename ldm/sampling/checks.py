@@ -12,6 +12,7 @@ from ldm.diffusion.paths import NoisePath, Path
 from ldm.errors import UserError
 from ldm.sampling.draw import contrast
 from ldm.sampling.request import Request, Wish
+from ldm.sampling.wishes import guided_entries
 from ldm.tasks import DiffusionTask
 
 OPTIONS = {"labels": "classes (--classes)", "captions": "prompts (--prompt)"}
@@ -89,14 +90,13 @@ def check_other(task: DiffusionTask, request: Request) -> None:
     if not request.wish:
         takes = " or ".join(option(key) for key in conditioner.keys)
         raise UserError(f"Guidance needs something to guide towards: name {takes}, or leave --guidance-scale at 1.")
-    readers = [
-        (e, d) for e, d in zip(conditioner, conditioner.droppable(), strict=True) if set(e.keys) & set(request.wish)
-    ]
-    if not request.avoided and not any(droppable for _, droppable in readers):
+    if not request.avoided and not guided_entries(task) & set(request.wish):
+        never = not any(conditioner.droppable())
+        why = "was trained with dropout 0, so it never learned that" if never else "cannot do without what is asked for"
         raise UserError(
-            "Guidance holds the model against itself without a condition, and this one was trained with dropout 0, so "
-            "it never learned that: name what to keep away from with --negative-classes or --negative-prompt, leave "
-            "--guidance-scale at 1, or train with a dropout of 0.1."
+            f"Guidance holds the model against itself without a condition, and this one {why}: name what to keep away "
+            "from with --negative-classes or --negative-prompt, leave --guidance-scale at 1, or train with a "
+            "dropout of 0.1."
         )
 
 

@@ -22,12 +22,28 @@ def other_condition(task: DiffusionTask, request: Request) -> Conditioning:
 
     What the model was never trained without, and what has a value without being named (sizes, say), stays as wanted.
     """
-    kept = set()
-    for embedder, droppable in zip(task.conditioner, task.conditioner.droppable(), strict=True):
-        if not droppable or set(embedder.keys) <= embedder.defaults.keys():
-            kept |= {*embedder.keys, *embedder.defaults}
-    held = {key: values for key, values in request.wish.items() if key in kept}
-    return condition(task, {**held, **request.avoided}, len(request.seeds))
+    guided = guided_entries(task)
+    held = {key: values for key, values in request.wish.items() if key not in guided}
+    return condition(task, {**held, **instead(request.avoided, held)}, len(request.seeds))
+
+
+def guided_entries(task: DiffusionTask) -> set[str]:
+    """The entries that guidance drops where nothing is to be avoided in their place."""
+    both = zip(task.conditioner, task.conditioner.droppable(), strict=True)
+    named = [
+        embedder for embedder, droppable in both if droppable and not set(embedder.keys) <= embedder.defaults.keys()
+    ]
+    return {key for embedder in named for key in (*embedder.keys, *embedder.defaults)}
+
+
+def instead(avoided: Wish, held: Wish) -> Wish:
+    """What is to be avoided; in an image of which nothing is said, what is held, if the model never did without."""
+    return {
+        key: values
+        if isinstance(values, Tensor) or key not in held
+        else [there if value is None else value for value, there in zip(values, held[key], strict=True)]
+        for key, values in avoided.items()
+    }
 
 
 def condition(task: DiffusionTask, wish: Wish, count: int) -> Conditioning:

@@ -1,6 +1,7 @@
 """Sample grids, reconstruction grids, losses by noise level, throughput, and the record of a run."""
 
 import json
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -13,13 +14,15 @@ from tiny_models import autoencoder_task, diffusion_task, digit_data, fit
 from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.callbacks import EMA, NoiseLevelLoss, ReconstructionGrid, RunRecord, SampleGrid, Throughput
-from ldm.conditioners import Conditioner, Label
+from ldm.conditioners import Conditioner, Label, SmallText
+from ldm.data import ShardData
 from ldm.diffusion import ColdDiffusion
 from ldm.diffusion.degradations import Blur
 from ldm.diffusion.guidance import ClassifierFree
 from ldm.diffusion.samplers import DDIM
 from ldm.errors import UserError
 from ldm.networks import DiT
+from ldm.networks.blocks import AdaLNZeroCross
 from ldm.sampling import Request, sample_images
 
 
@@ -96,6 +99,71 @@ def test_an_unconditional_model_has_a_grid_without_titles(few_digits, tmp_path):
     task = diffusion_task(conditioner=Conditioner())
     fit(task, digit_data(few_digits), tmp_path, 2, [SampleGrid(rows=1, sampler=DDIM(2))])
     assert Image.open(tmp_path / "pictures/samples-00000002.png").width == 8 * 66 + 2
+
+
+def text_task(*further):
+    """A model of captions."""
+    torch.manual_seed(0)
+    text = SmallText(8, depth=1, num_heads=2, context_length=12, vector_width=16, table_width=4)
+    net = DiT(8, 2, patch_size=4, width=16, depth=1, num_heads=2, block=AdaLNZeroCross(8))
+    return diffusion_task(net=net, conditioner=Conditioner([text, *further]))
+
+
+class Captioned(ShardData):
+    """Digits with captions, of which the manifest says nothing."""
+
+    provides = None
+    captions = ("a zero", "a one", "a two that is not like the others")
+
+    def examples(self, count):
+        batch = super().examples(min(count, 3))
+        return {**batch, "captions": list(self.captions)}
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return {**batch, "captions": [f"a {label}" for label in batch["labels"].tolist()]}
+
+
+def captioned(folder):
+    return Captioned(str(folder / "train"), batch_size=12, size=16, channels=1, flip=False, num_workers=0)
+
+
+def test_a_grid_has_a_column_for_each_prompt_or_the_captions_of_examples(few_digits):
+    """Set up as a fit would, and drawn without one."""
+    trainer = SimpleNamespace(datamodule=captioned(few_digits))
+    for grid, task, columns, titles in (
+        (SampleGrid(prompts=["a red circle", "cyan"], rows=3), text_task(), 2, ["a red circle", "cyan"]),
+        (SampleGrid(rows=3), text_task(), 3, list(Captioned.captions)),
+        (SampleGrid(prompts=["a", "b", "c", "d", "e"], rows=3), text_task(), 5, list("abcde")),
+        (SampleGrid(prompts=["a", "b"], classes=[3, 4], rows=3), text_task(Label(10, 16)), 2, ["a", "b"]),
+        (SampleGrid(classes=[3, 4], rows=3), text_task(Label(10, 16)), 2, ["a zero", "a one"]),
+        (SampleGrid(rows=3), diffusion_task(), 8, [f"class {i}" for i in range(8)]),
+    ):
+        grid.setup(trainer, task, "fit")
+        request, shown = grid.request(task)
+        assert shown == titles
+        assert list(request.seeds) == list(range(3 * columns))
+        if "captions" in request.wish:
+            assert request.wish["captions"] == titles * 3
+        if "labels" in request.wish:
+            assert len(request.wish["labels"]) == 3 * columns
+        if grid.classes:
+            assert list(request.wish["labels"]) == grid.classes * 3
+
+
+def test_a_grid_of_prompts_that_cannot_be_drawn_is_refused(few_digits):
+    with pytest.raises(ValueError, match="as many prompts as classes"):
+        SampleGrid(classes=[1, 2, 3], prompts=["a", "b"])
+    trainer = SimpleNamespace(datamodule=captioned(few_digits))
+    with pytest.raises(UserError, match=r"SampleGrid cannot draw .*cannot be asked for prompts"):
+        SampleGrid(prompts=["a"]).setup(trainer, diffusion_task(), "fit")
+
+
+def test_a_grid_of_prompts_is_drawn_with_its_titles(few_digits, tmp_path):
+    task, callback = text_task(), SampleGrid(prompts=["a red circle left of a blue square", "cyan"], sampler=DDIM(2))
+    data = captioned(few_digits)
+    fit(task, data, tmp_path, 1, [callback])
+    picture = Image.open(tmp_path / "pictures/samples-00000001.png")
+    assert picture.size == (2 * 130 + 2, 4 * 130 + 2 + 2 + 2 * 18)  # enlarged for the titles, in two lines
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(few_digits, tmp_path):

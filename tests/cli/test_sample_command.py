@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from made_runs import edit_config
+from made_runs import edit_config, text_run
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -186,16 +187,18 @@ def test_more_steps_than_the_path_has(work, refused):
     assert "at most 1000" in told
 
 
-def test_sample_py_is_the_command(work):
-    script = Path(ldm.__file__).parents[1] / "sample.py"
+def test_sample_py_is_the_command_and_warns_on_stderr(work):
+    text_run("text", "ae")
+    script, prompt = Path(ldm.__file__).parents[1] / "sample.py", "a red circle left of a blue square and of something"
     done = subprocess.run(
-        [sys.executable, str(script), "dit", "--classes", "3", "--num-images", "2", "--out", "o", *CPU],
+        [sys.executable, str(script), "text", "--prompt", prompt, "--num-images", "2", "--out", "o", *CPU],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir("o")) == ["000000.png", "000001.png"]
+    assert re.search(r"^ldm: warning: The caption 'a red .*Lost is: 'something'\.$", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.slow

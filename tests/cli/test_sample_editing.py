@@ -139,7 +139,7 @@ def test_what_has_no_meaning_is_refused_before_any_work(work, picture, refused):
     assert "--trust-code" in refused(*asked, "--guidance", "classifierguidance", "--classifier", "os.system")
     assert "cannot be imported" in refused(*asked, "--classifier", "nowhere.logits", "--trust-code")
     assert "classifier" in refused(*asked, "--guidance", "classifierguidance")
-    assert "name --classes" in refused(*dit, "--guidance-scale", "2")
+    assert "name classes (--classes)" in refused(*dit, "--guidance-scale", "2")
     assert "use one of" in refused(*asked, "--guidance", "cfgplusplus", "--sampler", "dormandprince")
     assert "use one of" in refused(*dit, "--images", picture, "--mask", picture, "--sampler", "rk4")
     assert "temperature" in refused(*dit, "--temperature", "0")
@@ -159,7 +159,7 @@ def test_what_has_no_meaning_is_refused_before_any_work(work, picture, refused):
 
 
 def test_a_model_trained_without_dropout_has_nothing_to_be_held_against(work, refused):
-    edit_config("dit", lambda a: a["conditioner"]["init_args"].update(dropout=0.0))
+    edit_config("dit", lambda a: a["conditioner"]["init_args"]["embedders"][0]["init_args"].update(dropout=0.0))
     told = refused("sample", "dit", *CPU, "--classes", "3", "--guidance-scale", "2")
     assert "dropout 0" in told
     assert "--negative-classes" in told

@@ -75,9 +75,9 @@ def data(encoder=None, **other):
 
 ARGUMENTS = [
     {},
-    {"null": "learned"},
+    {"dropped": "learned"},
     {"width": 3, "vector_width": 7},
-    {"null": "learned", "width": 3, "vector_width": 7},
+    {"dropped": "learned", "width": 3, "vector_width": 7},
 ]
 
 
@@ -97,7 +97,7 @@ def test_a_dropped_row_hears_the_null_whatever_its_caption(weights, arguments):
         assert torch.equal(mix[~drop], heard[~drop])
     assert mixed.tokens.shape == (4, 5, arguments.get("width", 6))
     assert nothing.mask.any(1).all()  # a row without a token is nothing to attend to
-    if arguments.get("null") != "learned":
+    if arguments.get("dropped") != "learned":
         assert torch.equal(nothing.tokens[3], all_heard.tokens[3])  # the empty caption's
 
 
@@ -160,7 +160,7 @@ def test_the_frozen_weights_are_nobodys_parameters(weights):
         assert not list(module.parameters())
         assert not module.state_dict()
     assert conditioner.fingerprints() == [Letters(weights).fingerprint()]
-    projected = make(weights, null="learned", width=3, vector_width=7)
+    projected = make(weights, dropped="learned", width=3, vector_width=7)
     assert {name.split(".")[0] for name in projected.state_dict()} == {
         "to_tokens",
         "to_vector",
@@ -212,7 +212,7 @@ def test_it_follows_to_another_device(weights):
             seen.append((device.type, next(model.parameters()).device.type))
             return super().run(model, captions, device)
 
-    embedder = FrozenText(Elsewhere(weights), null="learned", width=3, vector_width=7).to("meta")
+    embedder = FrozenText(Elsewhere(weights), dropped="learned", width=3, vector_width=7).to("meta")
     cond = embedder({"captions": ["two", "one"]}, torch.zeros(2, dtype=torch.bool, device="meta"))
     assert seen == [("meta", "meta")]
     assert {x.device.type for x in (cond.tokens, cond.mask, cond.vector)} == {"meta"}
@@ -228,3 +228,14 @@ def test_what_cannot_be_built_or_asked_is_refused(weights):
     with pytest.raises(UserError, match="5 is none"):
         make(weights).check_asked({"captions": [5]})
     assert make(weights).read("captions", "3: a [red] circle") == "3: a [red] circle"
+
+
+def test_an_embedder_that_was_first_heard_in_validation_can_be_trained(weights):
+    """What it keeps of the empty caption is no inference tensor, which a backward pass could not hold."""
+    embedder = make(weights, width=3, vector_width=7)
+    with torch.inference_mode():
+        embedder({}, ~NOBODY)
+    cond = embedder({"captions": CAPTIONS}, torch.tensor([True, False, True, False]))
+    (cond.tokens.sum() + cond.vector.sum()).backward()
+    assert all(parameter.grad is not None for parameter in embedder.parameters())
+    assert not embedder.empty.tokens.is_inference()

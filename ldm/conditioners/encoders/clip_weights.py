@@ -102,9 +102,7 @@ def from_transformers(state: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
     return found
 
 
-def check_keys(
-    tower: nn.Module, state: Mapping[str, Tensor], path: Path, model: str, part: str = "text tower"
-) -> None:
+def check_keys(tower: nn.Module, state: Mapping[str, Tensor], path: Path, model: str, part: str = "text tower") -> None:
     """Raise a UserError that names the first keys in which weights differ from a tower."""
     own = tower.state_dict()
     differ = []
