@@ -1,21 +1,18 @@
 """Weight files of other code bases, read and given to networks of ours."""
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm.conditioners import Conditioner, Label
 from ldm.errors import UserError
 from ldm.networks import DiT, Network, UNet
 from ldm.networks.layouts import Layout, layouts, recognise
-from ldm.networks.layouts.dit_official import LABELS, unwrapped
+from ldm.networks.layouts.dit_official import LABELS
+from ldm.weight_files import read_tensors
 
 NETWORKS: dict[str, type[Network]] = {"dit": DiT, "unet": UNet}  # by what the name of a layout begins with
 MOST_NAMED = 3  # keys in a message
@@ -82,7 +79,7 @@ def read_foreign(file: Path, kind: str | None = None) -> ForeignModel:
     Raises:
         UserError: the file cannot be read without running its code, or is in no layout that is known.
     """
-    weights = read_weights(file)
+    weights = read_tensors(file)
     name = recognise(weights.keys())
     if name is None:
         known = "; ".join(layout.title for layout in layouts().values())
@@ -94,30 +91,6 @@ def read_foreign(file: Path, kind: str | None = None) -> ForeignModel:
     if kind is not None and kind != found:
         raise UserError(f"{file} holds a {found}, in the layout of {layouts()[name].title}: say {found}, not {kind}.")
     return ForeignModel(file, found, layouts()[name], weights)
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of one that torch.save wrote, by name; nothing in it can run code."""
-    if not file.is_file():
-        raise UserError(f"There is no file {file}: nothing is downloaded, so fetch the weights and give their path.")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content: Any
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training runs keep their options beside
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"The weights {file} cannot be read ({error}): fetch them again.") from None
-    except Exception as error:  # whatever the unpickler trips over
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(
-            f"The weights {file} cannot be read without running code of theirs ({reason}): save their state_dict as "
-            ".safetensors and give that."
-        ) from None
-    content = unwrapped(content) if isinstance(content, Mapping) else {}
-    inner = content.get("state_dict")
-    content = inner if isinstance(inner, Mapping) else content
-    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def first_keys(weights: Mapping[str, Any]) -> str:

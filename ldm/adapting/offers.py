@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ldm.adapting.labels import label_rows, places
@@ -37,7 +38,9 @@ def entering(given: Tensor, fresh: Tensor, source: Any, target: Any) -> Tensor:
     """The first layer: other patches are resized, channels that are new are not heard."""
     if len(given) != len(fresh):
         return given
-    return inputs_for_channels(embedding_for_patches(given, fresh.shape[-1]), inputs(source), inputs(target))
+    before, after = inputs(source), inputs(target)
+    known = inputs_for_channels(torch.ones_like(given[:, :, :1, :1]), before, after)  # 0 for channels that are new
+    return embedding_for_patches(inputs_for_channels(given, before, after), fresh.shape[-1], fresh * known)
 
 
 def leaving(given: Tensor, fresh: Tensor, source: Any, target: Any) -> Tensor:

@@ -31,17 +31,27 @@ def averaging(before: int, after: int) -> Tensor:
     return overlap.clamp(min=0) * after / before
 
 
-def embedding_for_patches(weight: Tensor, patch_size: int) -> Tensor:
+def embedding_for_patches(weight: Tensor, patch_size: int, fresh: Tensor | None = None) -> Tensor:
     """Of a patch embedding (D, C, p, p), the one (D, C, patch_size, patch_size) that hears the same of resized patches.
 
     For larger patches it gives exactly what the old one gave before resizing; for smaller ones the nearest to it in
     the least squares. FlexiViT's PI-resize (Beyer et al. 2022, arXiv:2212.08013, section 3.4).
+
+    Args:
+        weight: the trained weight.
+        patch_size: the new side.
+        fresh: (D, C, patch_size, patch_size), a new network's weight: as this it hears what no resized patch has,
+            the detail that the old patches were too small for. Left out, it is deaf to that, and slow to learn it.
     """
     before = weight.shape[-1]
     if before == patch_size:
         return weight
-    hears = torch.linalg.pinv(resize_matrix(before, patch_size).T)  # (q * q, p * p)
-    resized = weight.double().flatten(2) @ hears.to(weight.device).T
+    matrix = resize_matrix(before, patch_size).to(weight.device)  # (q * q, p * p)
+    inverse = torch.linalg.pinv(matrix)
+    resized = weight.double().flatten(2) @ inverse
+    if fresh is not None:
+        detail = fresh.double().flatten(2)
+        resized = resized + detail - detail @ matrix @ inverse
     return resized.unflatten(2, (patch_size, patch_size)).to(weight.dtype)
 
 

@@ -41,6 +41,16 @@ def test_larger_patches_hear_of_a_resized_patch_what_was_heard_of_it(before, aft
     torch.testing.assert_close(conv2d(resized(patches, after), larger), conv2d(patches, weight))
 
 
+def test_larger_patches_hear_the_detail_that_is_new_as_a_new_network_does():
+    weight, fresh, patches = drawn(5, 3, 2, 2), drawn(5, 3, 4, 4), drawn(7, 3, 2, 2)
+    larger = embedding_for_patches(weight, 4, fresh)
+    torch.testing.assert_close(conv2d(resized(patches, 4), larger), conv2d(patches, weight))
+    detail = drawn(7, 3, 4, 4)
+    matrix = resize_matrix(2, 4)
+    detail = detail - (detail.flatten(2) @ (matrix @ torch.linalg.pinv(matrix)).T).unflatten(2, (4, 4))
+    torch.testing.assert_close(conv2d(detail, larger), conv2d(detail, fresh))
+
+
 @pytest.mark.parametrize(("before", "after"), [(4, 2), (8, 4), (3, 2)])
 def test_smaller_patches_hear_the_nearest_in_the_least_squares(before, after):
     """Among all weights for resized patches, over white patches: no small change brings it nearer."""

@@ -12,7 +12,7 @@ from ldm.errors import UserError
 from ldm.networks import Conditioning, DiT
 from ldm.networks.blocks import AdaLN
 from ldm.networks.layouts import recognise
-from ldm.networks.layouts.dit_official import LABELS, PLACES, OfficialDiT, label_table, unwrapped
+from ldm.networks.layouts.dit_official import LABELS, PLACES, OfficialDiT
 
 HEADS = 2
 LAYOUT = OfficialDiT()
@@ -92,8 +92,8 @@ def official_forward(p, x, t, y, depth=2, patch=2):
 def loaded(weights, **options):
     net = DiT(**{**LAYOUT.describe(weights), "num_heads": HEADS, **options})
     net.load_state_dict(LAYOUT.renamed(weights, net))
-    label = Label(len(label_table(weights)) - 1, net.width)
-    label.load_state_dict({"embedding.weight": label_table(weights)})
+    label = Label(len(weights[LABELS]) - 1, net.width)
+    label.load_state_dict({"embedding.weight": weights[LABELS]})
     return net.double(), label.double()
 
 
@@ -146,13 +146,6 @@ def test_writing_gives_back_what_was_read():
     assert again.keys() == weights.keys()
     for name, tensor in weights.items():
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=1e-6)
-
-
-def test_weights_of_a_training_run_are_unwrapped_the_average_first():
-    ema, model = {"a": torch.ones(1)}, {"a": torch.zeros(1)}
-    assert unwrapped({"model": model, "ema": ema, "opt": {}}) is ema
-    assert unwrapped({"model": model}) is model
-    assert unwrapped(ema) is ema
 
 
 def test_what_does_not_fit_is_refused():

@@ -2,15 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ldm.errors import UserError
+from ldm.weight_files import read_tensors
 
 OWN = ("positional_embedding", "token_embedding.", "transformer.", "ln_final.", "text_projection", "cls_emb")
 TABLE = "token_embedding.weight"  # every layout has it
@@ -36,7 +35,7 @@ def read_tower(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file cannot be read without running its code, or holds no text tower, or several.
     """
-    state = read_checkpoint(path)
+    state = read_tensors(path, is_textual)
     prefixes = sorted(name.removesuffix(TABLE) for name in state if name.endswith(TABLE))
     if len(prefixes) != 1:
         found = f"{len(prefixes)} text towers ({', '.join(prefixes)})" if prefixes else "no text tower"
@@ -53,25 +52,6 @@ def read_tower(path: Path) -> dict[str, Tensor]:
 
 def is_textual(name: str) -> bool:
     return not is_visual(name)
-
-
-def read_checkpoint(path: Path, wanted: Callable[[str], bool] = is_textual) -> dict[str, Tensor]:
-    """The tensors of a file by name, as far as they are wanted, which saves memory where the format allows it."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"The weights {path} cannot be read ({error}): fetch them again.") from None
-    except Exception as error:  # whatever the unpickler trips over
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(
-            f"The weights {path} cannot be read without running code of theirs ({reason}): save their state_dict as "
-            ".safetensors and give that."
-        ) from None
-    state: Any = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else {}
-    return {name: value for name, value in state.items() if isinstance(value, Tensor) and wanted(name)}
 
 
 def is_visual(name: str) -> bool:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.atomic import file_sha256
-from ldm.conditioners.encoders.clip_weights import check_keys, is_visual, read_checkpoint
+from ldm.conditioners.encoders.clip_weights import check_keys, is_visual
 from ldm.conditioners.encoders.open_clip import model_config
 from ldm.errors import UserError
+from ldm.weight_files import read_tensors
 
 Normalisation = Literal["openai", "imagenet", "half", "unit"]
 NORMALISATIONS = {  # mean and standard deviation of each colour, of values from 0 to 1
@@ -93,7 +94,7 @@ class ImageTower:
 
         vision = CLIPVisionCfg(**{**self.config["vision_cfg"], "timm_model_pretrained": False})
         tower: nn.Module = _build_vision_tower(self.width, vision, self.config.get("quick_gelu", False))
-        state = image_weights(read_checkpoint(self.path, lambda name: True))
+        state = image_weights(read_tensors(self.path))
         check_keys(tower, state, self.path, self.model, part="image tower")
         tower.load_state_dict(state)
         return tower

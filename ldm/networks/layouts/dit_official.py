@@ -29,12 +29,11 @@ BLOCK = {
     "mlp.2": "mlp.fc2",
     "modulation": "adaLN_modulation.1",
 }
-WRAPPINGS = ("ema", "model")  # under which a training run's .pt keeps weights; the average first
 HEADS_OF_XL = 16
 
 
 class OfficialDiT(Layout):
-    """The network's weights by the official names. The label table is a part of its own: see `label_table`."""
+    """The network's weights by the official names. The label table, `LABELS`, is a part of its own."""
 
     title = "the official DiT"
 
@@ -89,13 +88,3 @@ class OfficialDiT(Layout):
         theirs = super().written(weights, net)
         assert isinstance(net, DiT)
         return {**theirs, PLACES: net.pos_embed[None]}
-
-
-def label_table(weights: Mapping[str, Tensor]) -> Tensor:
-    """(num_classes + 1, width): the vectors of the classes and, last, of "no class"."""
-    return weights[LABELS]
-
-
-def unwrapped(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """The weights in what a .pt file holds: itself, or what a training run put under "ema" or "model"."""
-    return next((content[name] for name in WRAPPINGS if isinstance(content.get(name), Mapping)), content)

@@ -1,0 +1,47 @@
+"""Weights in files of other code bases; nothing in them can run code."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ldm.errors import UserError
+
+WRAPPINGS = ("ema", "model", "state_dict")  # what training runs put their weights under, the wanted ones first
+
+
+def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of one that torch.save wrote, by name, as far as they are wanted.
+
+    Raises:
+        UserError: naming the file, which is missing, damaged, or holds more than tensors.
+    """
+    if not file.is_file():
+        raise UserError(f"There is no file {file}: nothing is downloaded, so fetch the weights and give their path.")
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                return {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
+        with torch.serialization.safe_globals([argparse.Namespace]):  # training runs keep their options beside
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"The weights {file} cannot be read ({error}): fetch them again.") from None
+    except Exception as error:  # whatever the unpickler trips over
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(
+            f"The weights {file} cannot be read without running code of theirs ({reason}): if the file is whole, save "
+            "its state_dict as .safetensors and give that; else fetch it again."
+        ) from None
+    return {name: value for name, value in unwrapped(content).items() if isinstance(value, Tensor) and wanted(name)}
+
+
+def unwrapped(content: Any) -> Mapping[str, Any]:
+    """The weights in what a file holds: itself, or what is under "ema", "model" or "state_dict"."""
+    for name in WRAPPINGS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    return content if isinstance(content, Mapping) else {}
