@@ -11,7 +11,8 @@ class Residual(UNetBlock):
 
     Args:
         scale_shift: the embedding of the noise level scales and shifts the second norm; left out, it is added.
-        dropout: probability of dropping an activation before the second convolution.
+        dropout: probability of dropping an activation before the second convolution; drawn by torch, so that a resumed
+            run drops others than one that was not stopped.
         standardised: weight-standardised convolutions (arXiv:1903.10520).
     """
 
