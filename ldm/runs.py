@@ -3,6 +3,7 @@
 A run folder holds config.yaml and checkpoints/; an export holds config.yaml and model.safetensors, self-contained.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,8 @@ def instantiate(kind: type, what: str, block: Any, file: Path, trust_code: bool)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, what, required=True)
     try:
-        return getattr(parser.instantiate(parser.parse_object({what: block})), what)
+        plain = copy.deepcopy(block)  # the parser puts objects of its own into the lists of what it is given
+        return getattr(parser.instantiate(parser.parse_object({what: plain})), what)
     except (ArgumentError, ValueError, TypeError) as error:
         cause = root_cause(error)
         if isinstance(cause, UserError):  # of the autoencoder's own folder
