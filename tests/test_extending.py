@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ldm
 
 PAGE = Path(ldm.__file__).parents[1] / "docs" / "extending.md"
@@ -78,6 +80,7 @@ print("asked", Image.open("samples/000000.png").info["day"])
 """
 
 
+@pytest.mark.slow
 def test_the_condition_of_the_page_is_trained_and_asked_for(tmp_path):
     page = PAGE.read_text()
     code = next(c for c in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Day" in c)
