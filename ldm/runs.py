@@ -171,7 +171,7 @@ def instantiate(kind: type, what: str, block: Any, file: Path, trust_code: bool)
     for name in () if trust_code else foreign_names(block):
         raise UserError(
             f"{file} names {name}, which is not part of ldm: if you trust its author and have its code, "
-            "pass --trust-code."
+            "pass --trust-code, where the command takes it."
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, what, required=True)

@@ -79,7 +79,9 @@ class SampleGrid(L.Callback):
         try:
             check_request(pl_module, request)
         except UserError as error:
-            raise UserError(f"SampleGrid cannot draw what it is to draw. {error}") from None
+            raise UserError(
+                f"SampleGrid cannot draw what it is to draw; take it out to train without. {error}"
+            ) from None
         try:
             self.sampler.check(pl_module.diffusion.path)
         except ValueError as error:

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ldm.cli.plan import Plan
+from ldm.conditioners.captions import all_cuts_told
 from ldm.diffusion.samplers import Sampler
 from ldm.images import grid as draw_grid
 from ldm.images import save_film, save_png
@@ -18,6 +19,7 @@ from ldm.sampling import Request, sample_steps
 from ldm.tasks import DiffusionTask
 
 
+@all_cuts_told()
 def write_share(
     fabric: Fabric,
     task: DiffusionTask,

@@ -1,7 +1,9 @@
 """From captions to the numbers of open_clip's words, with a warning about what does not fit."""
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +14,10 @@ from ldm.errors import UserError
 
 VOCABULARY = 49_408  # of open_clip's byte-pair tokenizer, whose merges come inside the package
 MOST_WARNED = 10  # a data set of long captions must not fill the screen
+LONGEST = 300  # characters of a caption that a warning quotes
 
 warned: set[str] = set()
+most_warned: float = MOST_WARNED
 
 
 @lru_cache(maxsize=1)
@@ -49,20 +53,34 @@ def clip_ids(captions: Sequence[str], context_length: int) -> tuple[Tensor, Tens
     return ids, mask
 
 
+@contextmanager
+def all_cuts_told() -> Iterator[None]:
+    """For captions that a person wrote one by one: each that is cut is told of, however many there are."""
+    global most_warned
+    usual, most_warned = most_warned, math.inf
+    try:
+        yield
+    finally:
+        most_warned = usual
+
+
 def warn_of_cut(caption: str, lost: str, context_length: int) -> None:
     """Say what of a caption is not heard, once for each caption and of the first few."""
-    if caption in warned or len(warned) > MOST_WARNED:
+    if caption in warned or len(warned) > most_warned:
         return
     warned.add(caption)
-    if len(warned) > MOST_WARNED:
+    if len(warned) > most_warned:
         warnings.warn("More captions are longer than their context; they are cut without a word.", stacklevel=2)
         return
-    start = caption if len(caption) <= 60 else caption[:57] + "..."
     warnings.warn(
-        f"The caption {start!r} is longer than the context of {context_length} tokens, start and end among them. "
-        f"Lost is: {lost!r}.",
+        f"The caption {shortened(caption, 60)!r} is longer than the context of {context_length} tokens, start and end "
+        f"among them. Lost is: {shortened(lost, LONGEST)!r}.",
         stacklevel=2,
     )
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def captions_of(batch: Mapping[str, Any], count: int) -> list[str]:

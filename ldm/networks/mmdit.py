@@ -123,7 +123,12 @@ class MMDiT(Network):
     def check(self, shape: tuple[int, int, int], cond: Conditioning) -> None:
         check_shape(self.sample_shape, shape)
         check_vector(self.width, cond)
-        check_tokens(self.context_width, cond, "MMDiT")
+        if cond.tokens is None:
+            raise ValueError(
+                "MMDiT attends to image and text together, and the conditioner gives no tokens: add an embedder that "
+                "gives tokens (of text, say), or use another net."
+            )
+        check_tokens(self.context_width, cond, "MMDiT", of_block=False)
         check_concat(self.concat_channels, cond, self.sample_shape)
 
 

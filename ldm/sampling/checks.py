@@ -53,6 +53,10 @@ def check_wish(task: DiffusionTask, wish: Wish) -> None:
         reader(task.conditioner, key)
     for embedder in task.conditioner:
         keys = {*embedder.keys, *embedder.defaults} & wish.keys()
+        if keys and not keys & set(embedder.keys):
+            raise UserError(
+                f"{option(sorted(keys)[0])} goes with {' and '.join(map(option, embedder.keys))}: name both."
+            )
         named = {key: [value for value in wish[key] if value is not None] for key in keys}
         if named:
             embedder.check_asked(named)

@@ -10,12 +10,12 @@ from made_runs import autoencoder_run, diffusion_run, text_run
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-import ldm.conditioners.captions
 from ldm import runs
 from ldm.cli import main
 from ldm.cli.asking import Asked
 from ldm.cli.labels import labels
 from ldm.cli.plan import make_plan
+from ldm.conditioners import captions
 from ldm.diffusion.guidance import ClassifierFree
 from ldm.diffusion.samplers import DDIM
 from ldm.images import to_uint8
@@ -254,11 +254,21 @@ def test_pictures_are_changed_and_painted_in_by_prompt(work):
 
 
 def test_a_prompt_that_is_cut_is_told_of_once(work, monkeypatch):
-    monkeypatch.setattr(ldm.conditioners.captions, "warned", set())
+    monkeypatch.setattr(captions, "warned", set())
     prompt = "a red circle left of a blue square and a large cyan diamond"
     with pytest.warns(UserWarning, match="Lost is: 'large cyan diamond'") as told:
         sample("text", "--prompt", prompt, "--num-images", 3, "--batch-size", 1)
     assert len([warning for warning in told if "Lost is" in str(warning.message)]) == 1
+
+
+def test_each_prompt_that_is_cut_is_told_of(work, monkeypatch):
+    monkeypatch.setattr(captions, "warned", set())
+    Path("long.txt").write_text("\n".join(f"a red circle left of a blue square and {i} stars" for i in range(14)))
+    with pytest.warns(UserWarning, match="longer than the context") as told:
+        sample("text", "--prompts", "long.txt", "--num-steps", 1)
+    lost = [str(warning.message) for warning in told if "Lost is" in str(warning.message)]
+    assert len(lost) == 14
+    assert lost[-1].endswith("stars'.")
 
 
 def test_a_sweep_may_hold_off_among_its_scales(work):

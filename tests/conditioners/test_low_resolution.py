@@ -8,6 +8,7 @@ from PIL import Image
 
 from ldm.conditioners import Conditioner, LowResolution
 from ldm.errors import UserError
+from ldm.sampling.checks import check_wish
 from ldm.tasks.base import BatchNoise
 
 NONE = torch.zeros(3, dtype=torch.bool)
@@ -88,6 +89,13 @@ def test_a_users_file_keeps_its_pixels_where_it_has_the_size(tmp_path):
     low.check_asked({"low_res_level": [0, 0.5]})
     with pytest.raises(UserError, match=r"low_res_level is 0.6: the model knows 0 to 0.5"):
         low.check_asked({"low_res_level": [0.6]})
+
+
+def test_a_level_without_a_picture_is_refused():
+    task = SimpleNamespace(conditioner=Conditioner([embedder()]))
+    check_wish(task, {"low_res": [SMALL], "low_res_level": [0.2]})
+    with pytest.raises(UserError, match=r"low_res_level .* goes with low_res .*: name both"):
+        check_wish(task, {"low_res_level": [0.2]})
 
 
 def test_what_does_not_fit_is_refused():

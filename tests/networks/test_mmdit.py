@@ -183,7 +183,9 @@ def test_other_sizes_and_aspect_ratios(options):
 def test_what_does_not_fit_is_refused():
     net = tiny(concat_channels=2)
     shape, tokens = net.sample_shape, torch.zeros(1, 2, TEXT)
-    with pytest.raises(ValueError, match="MMDiT attends to tokens 6 wide, and the conditioner gives none"):
+    with pytest.raises(
+        ValueError, match="MMDiT attends to image and text together, and the conditioner gives no tokens"
+    ):
         net.check(shape, Conditioning())
     with pytest.raises(ValueError, match="gives 0 channels beside x_t and the net's concat_channels is 2"):
         net.check(shape, Conditioning(tokens=tokens))
