@@ -13,7 +13,7 @@ from scipy import ndimage
 from ldm.data.shapes import COLOURS, PLACES, SHAPES, SIZES, coverage
 from ldm.data.shapes.scenes import SIDE
 
-LEAST_AREA = 30.0  # pixels; the smallest object drawn covers about 100
+LEAST_AREA = 30.0  # pixels; the smallest object drawn covers about 150
 LEAST_FIT = 0.7  # intersection over union with the best template; drawings have over 0.9
 MOST_OFF = (
     60.0  # between an object's colour and the palette's, in levels of RGB; two of the palette are 85 or more apart

@@ -26,10 +26,14 @@ def _sized(thing: Thing) -> str:
     return a(f"{thing.size} {thing.colour} {thing.shape}")
 
 
+def _placed(thing: Thing) -> str:
+    return f"{_plain(thing)} {PLACE_PHRASES[thing.place][0]}"
+
+
 def _of_one(thing: Thing) -> list[tuple[str, float]]:
     usual, other = PLACE_PHRASES[thing.place]
     return [
-        (f"{_plain(thing)} {usual}", 0.35),
+        (_placed(thing), 0.35),
         (f"{_sized(thing)} {usual}", 0.3),
         (f"{_plain(thing)} {other}", 0.15),
         (f"{thing.place}: {_plain(thing)}", 0.1),
@@ -47,10 +51,12 @@ def _related(one: Thing, two: Thing) -> str:
 def _of_two(one: Thing, two: Thing) -> list[tuple[str, float]]:
     name = _related(one, two)
     return [
-        (f"{_plain(one)} {name} {_plain(two)}", 0.4),
-        (f"{_plain(two)} {OPPOSITE[name]} {_plain(one)}", 0.25),
-        (f"{_sized(one)} {name} {_sized(two)}", 0.2),
-        (f"{_plain(one)} {RELATION_PHRASES[name][-1]} {_plain(two)}", 0.15),
+        (f"{_plain(one)} {name} {_plain(two)}", 0.3),
+        (f"{_plain(two)} {OPPOSITE[name]} {_plain(one)}", 0.2),
+        (f"{_sized(one)} {name} {_sized(two)}", 0.1),
+        (f"{_plain(one)} {RELATION_PHRASES[name][-1]} {_plain(two)}", 0.1),
+        (f"{_placed(one)} and {_placed(two)}", 0.2),
+        (f"{_placed(two)} and {_placed(one)}", 0.1),
     ]
 
 
