@@ -75,8 +75,8 @@ def make_plan(
         said: conditions.
         rules: the rules of guidance at each scale.
         scales: guidance scales.
-        num_images: images in all; None: one for each line of a file, or 16, rounded up to whole rounds where there are
-            several scales or shared seeds.
+        num_images: images in all; None: one for each line of a file, or all that it is to be drawn with at each of
+            several scales; without a file 16, rounded up to whole rounds with several scales or shared seeds.
         seed: the first seed.
         same_seed: whether all images of a round share a seed.
         num_pictures: pictures to start from, dealt in turn too.
@@ -87,7 +87,7 @@ def make_plan(
     sweeps = same_seed or len(scales) > 1
     if num_images is None:
         usual = math.ceil(USUAL / together) * together if sweeps else USUAL
-        num_images = len(said.seeds) * len(scales) if said.seeds else usual
+        num_images = usual if not said.seeds else together if len(scales) > 1 else len(said.seeds)
     seeds = [seed + (i // together if same_seed else i) for i in range(num_images)]
     if said.seeds:
         own = deal(said.seeds, num_images)

@@ -93,5 +93,5 @@ def interpret(annotation: Any) -> tuple[Any, dict[str, Any]]:
         choices = get_args(annotation)
         return type(choices[0]), {"choices": choices, "type": type(choices[0])}
     if get_origin(annotation) is list:
-        return list, {"nargs": "+", "type": get_args(annotation)[0]}
+        return list, {"nargs": "+", "action": "extend", "type": get_args(annotation)[0]}
     return annotation, {} if annotation is bool else {"type": annotation}

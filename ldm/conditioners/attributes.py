@@ -91,6 +91,12 @@ class Attributes(Embedder):
         return numbers[0] if isinstance(self.num_values, dict) else numbers
 
     def check_asked(self, wish: Mapping[str, Sequence[Any]]) -> None:
+        unnamed = [key for key in self.keys if key not in wish]
+        if unnamed:
+            named = ", ".join(key for key in self.keys if key in wish)
+            raise UserError(
+                f"{named}: asked for without {', '.join(unnamed)}: name all, with -1 for what is not to be said."
+            )
         for key, values in wish.items():
             counts = [self.num_values[key]] if isinstance(self.num_values, dict) else self.counts
             for value in values:

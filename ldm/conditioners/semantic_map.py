@@ -75,6 +75,7 @@ class SemanticMap(Embedder):
 
     def check_asked(self, wish: Mapping[str, Sequence[Any]]) -> None:
         for values in wish.get("maps", ()):
+            values = values.long()  # bytes cannot be compared with 256
             known = values[(values < self.num_classes) | (values == self.ignore)]
             if len(values) != 1 or known.numel() < values.numel():
                 raise UserError(

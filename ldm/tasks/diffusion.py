@@ -129,11 +129,11 @@ class DiffusionTask(Task):
         ]
         posterior_eps, eps = torch.stack(drawn, dim=1).to(places.device)
         latents = self.encode(batch, posterior_eps)
-        cond = self.conditioner(batch, drop=torch.zeros_like(places, dtype=torch.bool))
+        drop = torch.zeros_like(places, dtype=torch.bool)
         t = self.diffusion.quantile(((places + 0.5).double() * GOLDEN_RATIO % 1).float())
         for suffix, swapped in self.weight_versions():
             with swapped:
-                losses = self.diffusion.loss(self.net, latents, t, eps, cond)
+                losses = self.diffusion.loss(self.net, latents, t, eps, self.conditioner(batch, drop))
             self.log(f"val/loss{suffix}", losses.mean(), batch_size=len(places), sync_dist=True)
 
     def null_condition(self, batch_size: int) -> Conditioning:

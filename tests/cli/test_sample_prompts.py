@@ -120,6 +120,7 @@ def test_how_many_images_and_columns_there_are(work):
         (18, 9): {"scales": tuple(map(float, range(9)))},
         (5, 2): {"prompts": "p.txt"},
         (10, 5): {"prompts": "p.txt", "scales": (1.0, 2.0)},
+        (30, 15): {"prompts": "p.txt", "scales": (1.0, 2.0), "pictures": 3},
         (6, 6): {"prompt": ["a", "b"], "negative_prompt": ["c", "d", "e"], "num_images": 6},
         (4, 2): {"num_images": 4, "pictures": 2},
         (7, 5): {"num_images": 7, "columns": 5},

@@ -48,6 +48,7 @@ def test_arguments_and_options_have_their_types():
     options = ["--rate", "2", "--names", "p", "q", "--limit", "7", "--kind", "b", "--bits", "32", "--force"]
     full = {"rate": 2.0, "names": ["p", "q"], "limit": 7, "kind": "b", "bits": 32, "force": True}
     assert called("x", "3", *options) == {"source": "x", "count": 3, **full}
+    assert called("x", "3", "--names", "p", "--names", "q", "r")["names"] == ["p", "q", "r"]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def test_what_a_user_writes_is_read_and_checked():
     assert named.read("colour", "2") == 2
     listed.check_asked({"attributes": [[2, 1], [-1, 0]]})
     named.check_asked({"colour": [2]})
+    with pytest.raises(UserError, match="colour: asked for without large: name all"):
+        Attributes({"colour": 3, "large": 2}, 8).check_asked({"colour": [2]})
     for embedder, wish in (
         (listed, {"attributes": [[3, 0]]}),
         (listed, {"attributes": [[1]]}),

@@ -98,6 +98,7 @@ def test_a_users_file_becomes_what_training_saw(tmp_path):
     embedder.check_asked({"maps": [value]})
     with pytest.raises(UserError, match="hold the classes 0 to 4"):
         embedder.check_asked({"maps": [value + 1]})
+    SemanticMap(256, grid=4).check_asked({"maps": [value]})
     Image.fromarray(PICTURES[0].permute(1, 2, 0).numpy()).save(file)
     assert torch.equal(image_concat().read("maps", file), PICTURES[0])
     with pytest.raises(UserError, match=r"as maps, and one has 3"):

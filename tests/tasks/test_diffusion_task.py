@@ -78,6 +78,8 @@ def test_validation_depends_on_the_weights_alone(few_digits, tmp_path):
 def test_raw_and_averaged_weights_are_both_validated(few_digits, tmp_path, precision):
     """Each figure is that of a net that really holds those weights, under autocast too."""
     task = diffusion_task(optimizer=lambda p: torch.optim.SGD(p, lr=0.3), lr_scheduler=None)
+    for weight in task.conditioner.parameters():
+        weight.register_hook(lambda gradient: 100 * gradient)  # what is heard of a label moves as far as the net
     options = {"precision": precision, "limit_val_batches": 1.0, "val_check_interval": 5}
     trainer = fit(task, digit_data(few_digits), tmp_path, 5, [EMA((0.99, 0.9), warmup=False)], **options)
     logged = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
