@@ -12,10 +12,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ldm.cli.plan import Plan
 from ldm.conditioners.captions import all_cuts_told
-from ldm.diffusion.samplers import Sampler
+from ldm.diffusion.samplers import Sampler, Step
 from ldm.images import grid as draw_grid
 from ldm.images import save_film, save_png
-from ldm.sampling import Request, sample_steps
+from ldm.sampling import Request, sample_images
 from ldm.tasks import DiffusionTask
 
 
@@ -46,16 +46,16 @@ def write_share(
             progress.advance(bar, len(places))
 
 
-@torch.inference_mode()
 def draw(
     task: DiffusionTask, request: Request, sampler: Sampler, frames: list[Image.Image] | None, columns: int
 ) -> torch.Tensor:
     """Images (B, C, H, W) in [-1, 1]; where `frames` is a list, what each step holds is appended as a grid, decoded."""
-    for step in sample_steps(task, request, sampler):
+
+    def see(step: Step) -> None:
         if frames is not None:
             frames.append(draw_grid(task.autoencoder.decode(step.x).float(), columns))
-        latents = step.x
-    return task.autoencoder.decode(latents).float().clamp(-1, 1)
+
+    return sample_images(task, request, sampler, see)
 
 
 def finish(folder: Path, plan: Plan, grid: bool, film: str | None, frames: list[Image.Image]) -> None:

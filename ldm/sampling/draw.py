@@ -1,6 +1,6 @@
 """From a trained model and a request to images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -84,8 +84,11 @@ def sample_steps(task: DiffusionTask, request: Request, sampler: Sampler) -> Ite
 
 
 @torch.inference_mode()
-def sample_images(task: DiffusionTask, request: Request, sampler: Sampler) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] for one batch, on the task's device."""
+def sample_images(
+    task: DiffusionTask, request: Request, sampler: Sampler, see: Callable[[Step], None] = lambda step: None
+) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] for one batch, on the task's device; `see` is shown each step of the sampler."""
     for step in sample_steps(task, request, sampler):
+        see(step)
         latents = step.x
     return task.autoencoder.decode(latents).float().clamp(-1, 1)
