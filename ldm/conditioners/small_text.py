@@ -28,6 +28,9 @@ class SmallText(Embedder):
         dropout: probability with which training replaces a caption by the empty one.
         table_width: keep the table of 49,408 words this narrow and project it to `width` (Lan et al. 2019,
             arXiv:1909.11942, section 3.1), where the table would outweigh the rest; left out, `width`.
+        convolution: add to each word a depthwise convolution over so many words around it, an odd number, before the
+            blocks (as So et al. 2021, arXiv:2109.08668, do within them). What stands side by side in a caption mostly
+            belongs together; attention alone takes long to find that out. Left out, none.
     """
 
     keys = ("captions",)
@@ -41,6 +44,7 @@ class SmallText(Embedder):
         vector_width: int | None = None,
         dropout: float = 0.1,
         table_width: int | None = None,
+        convolution: int | None = None,
     ) -> None:
         super().__init__()
         if context_length < 3:
@@ -48,12 +52,17 @@ class SmallText(Embedder):
         for name, size in (("depth", depth), ("vector_width", vector_width), ("table_width", table_width)):
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}: it must be at least 1.")
+        if convolution is not None and (convolution < 1 or convolution % 2 == 0):
+            raise ValueError(f"convolution is {convolution}: it is an odd number of words, one of them in the middle.")
         self.width, self.depth, self.num_heads = width, depth, num_heads
         self.context_length, self.vector_width, self.table_width = context_length, vector_width, table_width
         self.dropout = check_dropout(dropout)
         self.table = nn.Embedding(VOCABULARY, table_width or width)
         self.widen = nn.Linear(table_width, width) if table_width is not None else nn.Identity()
         self.positions = nn.Parameter(torch.empty(context_length, width))
+        self.neighbours = None
+        if convolution is not None:
+            self.neighbours = nn.Conv1d(width, width, convolution, padding="same", groups=width, bias=False)
         self.blocks = nn.ModuleList(TextBlock(width, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.to_vector = nn.Linear(width, vector_width) if vector_width is not None else None
@@ -73,12 +82,17 @@ class SmallText(Embedder):
                 width = self.width if name != "widen" else layer.in_features
                 nn.init.normal_(layer.weight, std=(scale * width) ** -0.5)
                 nn.init.zeros_(layer.bias)
+        if self.neighbours is not None:
+            nn.init.normal_(self.neighbours.weight, std=self.neighbours.kernel_size[0] ** -0.5)
         if self.to_vector is not None:
             nn.init.zeros_(self.to_vector.weight)
 
     def forward(self, batch: Mapping[str, Any], drop: Tensor, draws: Draws | None = None) -> Conditioning:
         ids, mask = self.heard(captions_of(batch, len(drop)), drop)  # (B, L) both
-        h = self.widen(self.table(ids)) + self.positions  # (B, L, D)
+        h = self.widen(self.table(ids))  # (B, L, D)
+        if self.neighbours is not None:
+            h = h + self.neighbours((h * mask[..., None]).transpose(1, 2)).transpose(1, 2)
+        h = h + self.positions
         for block in self.blocks:
             h = block(h, mask[:, None, None])
         tokens = self.norm(h)

@@ -104,6 +104,28 @@ def test_every_weight_is_trained(embedder):
     assert moved.tolist() == ids[mask].unique().tolist()
 
 
+def test_with_a_convolution_words_hear_their_neighbours_before_any_attention():
+    model = SmallText(16, depth=1, num_heads=2, context_length=10, convolution=3)
+    for layer in (model.blocks[0].attention.out, model.blocks[0].leave):  # the block adds nothing
+        torch.nn.init.zeros_(layer.weight)
+    one, other = hear(model, "a red circle"), hear(model, "a blue circle")
+    moved = (one.tokens - other.tokens).abs().amax(-1)[0].gt(1e-4)  # start, a, the colour, circle, end, padding
+    assert moved.tolist() == [False, True, True, True] + [False] * 6
+    assert torch.equal(model.neighbours(torch.zeros(1, 16, 10)), torch.zeros(1, 16, 10))
+    one.tokens.square().sum().backward()
+    assert model.neighbours.weight.grad.abs().sum() > 0
+
+
+def test_with_a_convolution_no_token_hears_the_padding():
+    torch.manual_seed(0)
+    short = SmallText(16, depth=2, num_heads=2, context_length=5, convolution=5)
+    longer = SmallText(16, depth=2, num_heads=2, context_length=12, convolution=5)
+    weights = dict(short.state_dict())
+    weights["positions"] = torch.cat([weights["positions"], torch.randn(7, 16)])
+    longer.load_state_dict(weights)
+    torch.testing.assert_close(hear(longer, "a red circle").tokens[:, :5], hear(short, "a red circle").tokens)
+
+
 def test_it_works_within_a_conditioner_and_takes_its_text_as_it_stands(embedder):
     conditioner = Conditioner([embedder])
     assert conditioner.keys == ("captions",)
@@ -123,6 +145,8 @@ def test_it_works_within_a_conditioner_and_takes_its_text_as_it_stands(embedder)
         ({"num_heads": 3}, "3 heads"),
         ({"dropout": 1.0}, "dropout"),
         ({"vector_width": 0}, "vector_width is 0"),
+        ({"convolution": 4}, "convolution is 4: it is an odd number"),
+        ({"convolution": -1}, "convolution is -1"),
     ],
 )
 def test_what_cannot_be_built_is_refused(arguments, said):

@@ -51,12 +51,12 @@ def _related(one: Thing, two: Thing) -> str:
 def _of_two(one: Thing, two: Thing) -> list[tuple[str, float]]:
     name = _related(one, two)
     return [
-        (f"{_plain(one)} {name} {_plain(two)}", 0.3),
-        (f"{_plain(two)} {OPPOSITE[name]} {_plain(one)}", 0.2),
-        (f"{_sized(one)} {name} {_sized(two)}", 0.1),
-        (f"{_plain(one)} {RELATION_PHRASES[name][-1]} {_plain(two)}", 0.1),
-        (f"{_placed(one)} and {_placed(two)}", 0.2),
-        (f"{_placed(two)} and {_placed(one)}", 0.1),
+        (f"{_plain(one)} {name} {_plain(two)}", 0.2),
+        (f"{_plain(two)} {OPPOSITE[name]} {_plain(one)}", 0.15),
+        (f"{_sized(one)} {name} {_sized(two)}", 0.075),
+        (f"{_plain(one)} {RELATION_PHRASES[name][-1]} {_plain(two)}", 0.075),
+        (f"{_placed(one)} and {_placed(two)}", 0.25),
+        (f"{_placed(two)} and {_placed(one)}", 0.25),
     ]
 
 
