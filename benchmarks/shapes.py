@@ -1,7 +1,7 @@
 """Text-to-image on the set `shapes`, measured: do pictures show what their prompts ask for?
 
     python benchmarks/shapes.py prompts --objects 1 --count 200 one.txt    # captions of held-out combinations
-    ldm sample RUN --prompts one.txt --out samples/one
+    ldm sample RUN --prompts one.txt --guidance-scale 1.5 --out samples/one
     python benchmarks/shapes.py judge samples/one
 
     python benchmarks/shapes.py checker --count 2000                       # how often the judge itself is right

@@ -66,7 +66,8 @@ def sample(
     Image i has the seed SEED + i and is the same whatever the batch size and the number of devices. Each PNG carries
     its seed and settings as text entries. OUT then holds the images of this call alone: those that an older call left
     are replaced or removed. Lists are dealt to the images in turn. Examples: sample.py runs/digits/dit --classes 3 7
-    --guidance-scale 2 --grid; sample.py runs/shapes/dit --prompt "a red circle" "a blue circle" --same-seed --grid
+    --guidance-scale 2 --grid; sample.py runs/shapes/dit_cross --prompt "a red circle" "a blue circle" --guidance-scale
+    1.5 --same-seed --grid
 
     Args:
         run: run folder of a diffusion model, or its export.
@@ -78,7 +79,7 @@ def sample(
         num_images: images in all; left out, one for each line of --prompts, or 16, or whole rows from 16 on.
         sampler: one of the list below, with settings as in ddim:eta=0.5,spacing=leading.
         num_steps: steps of the sampler; left out, its own default.
-        guidance_scale: classifier-free guidance; left out, 1: off; 1.5 to 4 is usual; several: one a row, or a column.
+        guidance_scale: classifier-free guidance; left out, 1: off; 1.5 to 8 is usual; several: one a row, or a column.
         guidance: rules of the list below, as NAME:KEY=VALUE, applied in this order after --guidance-scale.
         negative_classes: classes to be guided away from; left out, away from no class.
         negative_prompt: texts to be guided away from, where a line of --prompts has none of its own.
