@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ldm.nn.precision import without_autocast
 from ldm.nn.resample import Downsample, Upsample
 from ldm.nn.resnet import ResBlock, group_norm
 from ldm.nn.spatial_attention import SpatialAttention
@@ -37,6 +38,7 @@ class Level(nn.Module):
         resample: nn.Module,
         dropout: float,
         checkpointing: bool,
+        middle_attention: bool = True,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * (num_blocks - 1)
@@ -56,10 +58,10 @@ class Level(nn.Module):
         return resampled
 
 
-def _middle(channels: int, dropout: float) -> nn.Sequential:
+def _middle(channels: int, dropout: float, attention: bool) -> nn.Sequential:
     return nn.Sequential(
         ResBlock(channels, channels, dropout),
-        SpatialAttention(channels),
+        SpatialAttention(channels) if attention else nn.Identity(),
         ResBlock(channels, channels, dropout),
     )
 
@@ -75,6 +77,7 @@ class Encoder(nn.Module):
         attention_levels: Levels with attention.
         dropout: Dropout of the residual blocks.
         checkpointing: Whether to recompute activations in the backward pass.
+        middle_attention: Whether attention stands between the two residual blocks of the middle.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Encoder(nn.Module):
         attention_levels: Collection[int],
         dropout: float,
         checkpointing: bool,
+        middle_attention: bool = True,
     ) -> None:
         super().__init__()
         width, last = widths[0], len(widths) - 1
@@ -95,7 +99,7 @@ class Encoder(nn.Module):
             resample = Downsample(wide) if level < last else nn.Identity()
             attention = level in attention_levels
             self.down.append(Level(wide_in, wide, num_res_blocks, attention, resample, dropout, checkpointing))
-        self.mid = _middle(widths[-1], dropout)
+        self.mid = _middle(widths[-1], dropout, middle_attention)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
@@ -112,7 +116,8 @@ class Decoder(nn.Module):
     """Features (B, in_channels, h, w) to images (B, out_channels, f*h, f*w), f = 2**(number of levels - 1).
 
     `up` stands in the order in which it runs: the coarsest level first. Each level has one residual block
-    more than the encoder's.
+    more than the encoder's. The last convolution runs in the precision of its weights under autocast too, so that
+    images are not rounded to bfloat16.
 
     Args:
         in_channels: Channels of the features.
@@ -122,6 +127,7 @@ class Decoder(nn.Module):
         attention_levels: Levels with attention.
         dropout: Dropout of the residual blocks.
         checkpointing: Whether to recompute activations in the backward pass.
+        middle_attention: Whether attention stands between the two residual blocks of the middle.
     """
 
     def __init__(
@@ -133,11 +139,12 @@ class Decoder(nn.Module):
         attention_levels: Collection[int],
         dropout: float,
         checkpointing: bool,
+        middle_attention: bool = True,
     ) -> None:
         super().__init__()
         width = widths[-1]
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.mid = _middle(width, dropout)
+        self.mid = _middle(width, dropout, middle_attention)
         self.up = nn.ModuleList()
         for level, wide in reversed(list(enumerate(widths))):
             resample = Upsample(wide) if level > 0 else nn.Identity()
@@ -151,5 +158,55 @@ class Decoder(nn.Module):
         h = self.mid(self.conv_in(z))  #                      (B, widths[-1], h, w)
         for level in self.up:
             h = level(h)  #                                   (B, widths[i], 2h, 2w), then 4h, 4w ...
-        images: Tensor = self.conv_out(F.silu(self.norm_out(h)))  # (B, out_channels, f*h, f*w)
+        with without_autocast(h.device):
+            h = h.to(self.conv_out.weight.dtype)
+            images: Tensor = self.conv_out(F.silu(self.norm_out(h)))  # (B, out_channels, f*h, f*w)
         return images
+
+
+def conv_pair(
+    in_channels: int,
+    encoder_out: int,
+    decoder_in: int,
+    channels: int,
+    channel_multipliers: Sequence[int],
+    num_res_blocks: int,
+    attention_levels: Collection[int],
+    dropout: float,
+    checkpointing: bool,
+    middle_attention: bool,
+) -> tuple[Encoder, Decoder, int]:
+    """The encoder and the decoder that an autoencoder's arguments describe, and its pixels per latent position.
+
+    Args:
+        in_channels: Channels of the images.
+        encoder_out: Channels that the encoder gives.
+        decoder_in: Channels that the decoder takes.
+        channels: Width at level 0, the images' resolution.
+        channel_multipliers: Width of each level in units of `channels`.
+        num_res_blocks: Residual blocks per level of the encoder.
+        attention_levels: Levels with attention.
+        dropout: Dropout of the residual blocks.
+        checkpointing: Whether to recompute activations in the backward pass.
+        middle_attention: Whether the middle has attention.
+
+    Raises:
+        ValueError: A number is below 1, or a level of `attention_levels` does not exist.
+    """
+    levels = len(channel_multipliers)
+    counts = (in_channels, encoder_out, decoder_in, channels, num_res_blocks, levels, *channel_multipliers)
+    if min(counts) < 1:
+        raise ValueError(
+            "in_channels, latent_channels, channels, num_res_blocks and every one of channel_multipliers "
+            "must be at least 1, and there must be at least one multiplier."
+        )
+    if not set(attention_levels) <= set(range(levels)):
+        raise ValueError(
+            f"attention_levels is {list(attention_levels)}, but channel_multipliers makes {levels} "
+            f"level(s): give numbers from 0 (the images' resolution) to {levels - 1}."
+        )
+    widths = [channels * multiplier for multiplier in channel_multipliers]
+    network = (widths, num_res_blocks, attention_levels, dropout, checkpointing, middle_attention)
+    encoder = Encoder(in_channels, encoder_out, *network)
+    decoder = Decoder(decoder_in, in_channels, *network)
+    return encoder, decoder, 2 ** (levels - 1)

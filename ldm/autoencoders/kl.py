@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ldm.autoencoders.base import Autoencoder
-from ldm.autoencoders.conv import Decoder, Encoder
+from ldm.autoencoders.conv import conv_pair
 from ldm.autoencoders.gaussian import DiagonalGaussian
 
 
@@ -21,9 +21,11 @@ class KLAutoencoder(Autoencoder):
         channel_multipliers: Width of each level in units of `channels`; each level after the first halves the
             resolution.
         num_res_blocks: Residual blocks per level of the encoder; the decoder has one more.
-        attention_levels: Levels, counted from 0, with attention after each block. The middle always has it.
+        attention_levels: Levels, counted from 0, with attention after each block.
         dropout: Dropout in the residual blocks.
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        middle_attention: Attention in the middle of the encoder and of the decoder; False is the attention-free
+            variant, whose cost grows with the image's area only.
     """
 
     def __init__(
@@ -36,25 +38,25 @@ class KLAutoencoder(Autoencoder):
         attention_levels: Sequence[int] = (),
         dropout: float = 0.0,
         checkpointing: bool = False,
+        middle_attention: bool = True,
     ) -> None:
-        levels = len(channel_multipliers)
-        if min(in_channels, latent_channels, channels, num_res_blocks, levels, *channel_multipliers) < 1:
-            raise ValueError(
-                "in_channels, latent_channels, channels, num_res_blocks and every one of channel_multipliers "
-                "must be at least 1, and there must be at least one multiplier."
-            )
-        if not set(attention_levels) <= set(range(levels)):
-            raise ValueError(
-                f"attention_levels is {list(attention_levels)}, but channel_multipliers makes {levels} "
-                f"level(s): give numbers from 0 (the images' resolution) to {levels - 1}."
-            )
-        super().__init__(in_channels, latent_channels, downsample=2 ** (levels - 1))
-        widths = [channels * multiplier for multiplier in channel_multipliers]
-        network = (widths, num_res_blocks, attention_levels, dropout, checkpointing)
-        self.encoder = Encoder(in_channels, 2 * latent_channels, *network)
+        encoder, decoder, downsample = conv_pair(
+            in_channels,
+            2 * latent_channels,
+            latent_channels,
+            channels,
+            channel_multipliers,
+            num_res_blocks,
+            attention_levels,
+            dropout,
+            checkpointing,
+            middle_attention,
+        )
+        super().__init__(in_channels, latent_channels, downsample)
+        self.encoder = encoder
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
-        self.decoder = Decoder(latent_channels, in_channels, *network)
+        self.decoder = decoder
 
     def posterior(self, images: Tensor) -> DiagonalGaussian:
         self.check_images(images)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from torch import nn
+from torch import Tensor, nn
 
 from ldm.autoencoders import Autoencoder, KLAutoencoder
 from ldm.nn.resnet import group_norm
@@ -130,3 +130,24 @@ def test_it_is_built_from_yaml() -> None:
     model = parser.instantiate_classes(parser.parse_args([f"--autoencoder={spec}"])).autoencoder
     assert isinstance(model, KLAutoencoder)
     assert model.downsample == 4
+
+
+def test_without_attention_the_rest_keeps_its_names_and_the_cost_is_linear_in_the_area() -> None:
+    whole, free = small(), small(middle_attention=False)
+    assert not any(isinstance(module, SpatialAttention) for module in free.modules())
+    lacking = whole.state_dict().keys() - free.state_dict().keys()
+    assert free.state_dict().keys() <= whole.state_dict().keys()
+    assert {key.rsplit(".", 2)[0] for key in lacking} == {"encoder.mid.1", "decoder.mid.1"}
+
+
+def test_under_autocast_images_and_the_last_gradient_are_float32() -> None:
+    model, images = small(), torch.randn(2, 3, 8, 8)
+    inside: list[Tensor] = []
+    model.decoder.conv_out.register_forward_hook(lambda module, args, output: inside.extend([*args, output]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model.reconstruct(model.posterior(images).mode)
+    assert {tensor.dtype for tensor in inside} == {torch.float32}
+    assert not torch.equal(out, out.bfloat16().float())  # finer than bfloat16
+    (gradient,) = torch.autograd.grad(out.square().mean(), model.decoder.conv_out.weight)
+    assert not torch.equal(gradient, gradient.bfloat16().float())
+    assert model.bfloat16().reconstruct(torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
