@@ -1,7 +1,6 @@
 """Frozen vision networks: what perceptual terms, discriminators and distances between image sets look through."""
 
 import hashlib
-import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -128,10 +127,8 @@ class TimmFeatures(Features):
 
     def built(self) -> nn.Module:
         """With random weights; a transformer's positions are interpolated to the size of the images."""
-        kind = timm.model_entrypoint(self.model)
-        dynamic: dict[str, Any] = (
-            {"dynamic_img_size": True} if "vision_transformer" in inspect.getmodule(kind).__name__ else {}
-        )  # type: ignore[union-attr]
+        transformer = timm.model_entrypoint(self.model).__module__.endswith("vision_transformer")
+        dynamic: dict[str, Any] = {"dynamic_img_size": True} if transformer else {}
         made: nn.Module = timm.create_model(self.model, pretrained=False, num_classes=0, **dynamic)
         return made
 
