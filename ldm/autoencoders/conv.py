@@ -4,6 +4,7 @@ Level i works at 1/2**i of the image's resolution; level 0 is the outermost.
 """
 
 from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ldm.nn.precision import without_autocast
-from ldm.nn.resample import Downsample, Upsample
+from ldm.nn.resample import (
+    Downsample,
+    ResidualDownsample,
+    ResidualUpsample,
+    Upsample,
+    average_channels,
+    repeat_channels,
+)
 from ldm.nn.resnet import ResBlock, group_norm
 from ldm.nn.spatial_attention import SpatialAttention
+
+Resample = Literal["conv", "space_to_channel"]
 
 
 class Level(nn.Module):
@@ -38,7 +48,6 @@ class Level(nn.Module):
         resample: nn.Module,
         dropout: float,
         checkpointing: bool,
-        middle_attention: bool = True,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * (num_blocks - 1)
@@ -78,6 +87,8 @@ class Encoder(nn.Module):
         dropout: Dropout of the residual blocks.
         checkpointing: Whether to recompute activations in the backward pass.
         middle_attention: Whether attention stands between the two residual blocks of the middle.
+        resample: "conv"; or "space_to_channel", where shortcuts without parameters, that change the width too, run
+            beside the changes of resolution and, where one width divides the other, beside the last convolution.
     """
 
     def __init__(
@@ -90,15 +101,23 @@ class Encoder(nn.Module):
         dropout: float,
         checkpointing: bool,
         middle_attention: bool = True,
+        resample: Resample = "conv",
     ) -> None:
         super().__init__()
-        width, last = widths[0], len(widths) - 1
+        residual = resample == "space_to_channel"
+        self.shortcut_out = residual and widths[-1] % out_channels == 0
+        width = widths[0]
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
         self.down = nn.ModuleList()
-        for level, (wide_in, wide) in enumerate(zip([width, *widths[:-1]], widths, strict=True)):
-            resample = Downsample(wide) if level < last else nn.Identity()
+        for level, wide in enumerate(widths):
+            after: nn.Module = nn.Identity()
+            following = wide
+            if level < len(widths) - 1:
+                following = widths[level + 1] if residual else wide
+                after = ResidualDownsample(wide, following) if residual else Downsample(wide)
             attention = level in attention_levels
-            self.down.append(Level(wide_in, wide, num_res_blocks, attention, resample, dropout, checkpointing))
+            self.down.append(Level(width, wide, num_res_blocks, attention, after, dropout, checkpointing))
+            width = following
         self.mid = _middle(widths[-1], dropout, middle_attention)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
@@ -109,7 +128,7 @@ class Encoder(nn.Module):
             h = level(h)  #                                   (B, widths[i], H/2**(i+1), W/2**(i+1))
         h = self.mid(h)  #                                    (B, widths[-1], H/f, W/f)
         features: Tensor = self.conv_out(F.silu(self.norm_out(h)))  # (B, out_channels, H/f, W/f)
-        return features
+        return features + average_channels(h, features.shape[1]) if self.shortcut_out else features
 
 
 class Decoder(nn.Module):
@@ -128,6 +147,8 @@ class Decoder(nn.Module):
         dropout: Dropout of the residual blocks.
         checkpointing: Whether to recompute activations in the backward pass.
         middle_attention: Whether attention stands between the two residual blocks of the middle.
+        resample: "conv"; or "space_to_channel", where shortcuts without parameters, that change the width too, run
+            beside the changes of resolution and, where one width divides the other, beside the first convolution.
     """
 
     def __init__(
@@ -140,22 +161,30 @@ class Decoder(nn.Module):
         dropout: float,
         checkpointing: bool,
         middle_attention: bool = True,
+        resample: Resample = "conv",
     ) -> None:
         super().__init__()
+        residual = resample == "space_to_channel"
+        self.shortcut_in = residual and widths[-1] % in_channels == 0
         width = widths[-1]
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
         self.mid = _middle(width, dropout, middle_attention)
         self.up = nn.ModuleList()
         for level, wide in reversed(list(enumerate(widths))):
-            resample = Upsample(wide) if level > 0 else nn.Identity()
+            after: nn.Module = nn.Identity()
+            following = wide
+            if level > 0:
+                following = widths[level - 1] if residual else wide
+                after = ResidualUpsample(wide, following) if residual else Upsample(wide)
             attention = level in attention_levels
-            self.up.append(Level(width, wide, num_res_blocks + 1, attention, resample, dropout, checkpointing))
-            width = wide
+            self.up.append(Level(width, wide, num_res_blocks + 1, attention, after, dropout, checkpointing))
+            width = following
         self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.mid(self.conv_in(z))  #                      (B, widths[-1], h, w)
+        h = self.conv_in(z)  #                                (B, widths[-1], h, w)
+        h = self.mid(h + repeat_channels(z, h.shape[1]) if self.shortcut_in else h)
         for level in self.up:
             h = level(h)  #                                   (B, widths[i], 2h, 2w), then 4h, 4w ...
         with without_autocast(h.device):
@@ -175,6 +204,7 @@ def conv_pair(
     dropout: float,
     checkpointing: bool,
     middle_attention: bool,
+    resample: Resample = "conv",
 ) -> tuple[Encoder, Decoder, int]:
     """The encoder and the decoder that an autoencoder's arguments describe, and its pixels per latent position.
 
@@ -189,9 +219,11 @@ def conv_pair(
         dropout: Dropout of the residual blocks.
         checkpointing: Whether to recompute activations in the backward pass.
         middle_attention: Whether the middle has attention.
+        resample: How levels change the resolution.
 
     Raises:
-        ValueError: A number is below 1, or a level of `attention_levels` does not exist.
+        ValueError: A number is below 1, a level of `attention_levels` does not exist, or the widths do not suit
+            "space_to_channel".
     """
     levels = len(channel_multipliers)
     counts = (in_channels, encoder_out, decoder_in, channels, num_res_blocks, levels, *channel_multipliers)
@@ -205,8 +237,10 @@ def conv_pair(
             f"attention_levels is {list(attention_levels)}, but channel_multipliers makes {levels} "
             f"level(s): give numbers from 0 (the images' resolution) to {levels - 1}."
         )
+    if resample not in get_args(Resample):
+        raise ValueError(f"resample is {resample!r}: choose one of {', '.join(get_args(Resample))}.")
     widths = [channels * multiplier for multiplier in channel_multipliers]
-    network = (widths, num_res_blocks, attention_levels, dropout, checkpointing, middle_attention)
+    network = (widths, num_res_blocks, attention_levels, dropout, checkpointing, middle_attention, resample)
     encoder = Encoder(in_channels, encoder_out, *network)
     decoder = Decoder(decoder_in, in_channels, *network)
     return encoder, decoder, 2 ** (levels - 1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ldm.autoencoders.base import Autoencoder
-from ldm.autoencoders.conv import conv_pair
+from ldm.autoencoders.conv import Resample, conv_pair
 from ldm.autoencoders.gaussian import DiagonalGaussian
 
 
@@ -26,6 +26,8 @@ class KLAutoencoder(Autoencoder):
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
         middle_attention: Attention in the middle of the encoder and of the decoder; False is the attention-free
             variant, whose cost grows with the image's area only.
+        resample: "conv" as published; "space_to_channel" adds the shortcuts of deep-compression autoencoders (Chen et
+            al. 2024, arXiv 2410.10733) for factors of 32 and 64; each width must divide 4 times its neighbour's.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class KLAutoencoder(Autoencoder):
         dropout: float = 0.0,
         checkpointing: bool = False,
         middle_attention: bool = True,
+        resample: Resample = "conv",
     ) -> None:
         encoder, decoder, downsample = conv_pair(
             in_channels,
@@ -51,6 +54,7 @@ class KLAutoencoder(Autoencoder):
             dropout,
             checkpointing,
             middle_attention,
+            resample,
         )
         super().__init__(in_channels, latent_channels, downsample)
         self.encoder = encoder

@@ -115,6 +115,8 @@ def test_a_half_precision_forward_gives_a_float32_posterior() -> None:
         ({"channel_multipliers": []}, "at least one multiplier"),
         ({"channel_multipliers": [1, 0]}, "channel_multipliers"),
         ({"latent_channels": 0}, "latent_channels"),
+        ({"resample": "pool"}, "resample"),
+        ({"resample": "space_to_channel", "channel_multipliers": [1, 3]}, "each divides 4 times its neighbour"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict, message: str) -> None:
@@ -151,3 +153,32 @@ def test_under_autocast_images_and_the_last_gradient_are_float32() -> None:
     (gradient,) = torch.autograd.grad(out.square().mean(), model.decoder.conv_out.weight)
     assert not torch.equal(gradient, gradient.bfloat16().float())
     assert model.bfloat16().reconstruct(torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("levels", [6, 7])
+def test_deep_compression_at_32_and_64(levels: int) -> None:
+    multipliers = [1, 2, 4, 4, 8, 8, 16][:levels]
+    options = {"channels": 4, "channel_multipliers": multipliers, "middle_attention": False}
+    model = small(**options, latent_channels=8, resample="space_to_channel")
+    assert model.downsample == 2 ** (levels - 1)
+    images = torch.randn(1, 3, model.downsample, 2 * model.downsample)
+    latents = model.encode(images).mode
+    assert latents.shape[1:] == (8, 1, 2)
+    assert model.decode(latents).shape == images.shape
+
+
+def test_deep_compression_has_shortcuts_at_the_head_and_the_entry_where_widths_divide() -> None:
+    """With the head's and the entry's convolutions at zero the features are means and the entry a repetition."""
+    seen: dict[str, Tensor] = {}
+    for latent_channels, divides in ((4, True), (3, False)):
+        model = small(latent_channels=latent_channels, resample="space_to_channel")  # widths 8 and 16
+        for conv in (model.encoder.conv_out, model.decoder.conv_in):
+            nn.init.zeros_(conv.weight), nn.init.zeros_(conv.bias)
+        model.encoder.mid.register_forward_hook(lambda module, args, out: seen.update(middle=out))
+        model.decoder.mid.register_forward_hook(lambda module, args, out: seen.update(entry=args[0]))
+        features, z = model.encoder(torch.randn(1, 3, 8, 8)), torch.randn(1, latent_channels, 4, 4)
+        model.decoder(z)
+        means = seen["middle"].unflatten(1, (-1, 2)).mean(2) if divides else torch.zeros_like(features)
+        torch.testing.assert_close(features, means)
+        copies = z.repeat_interleave(4, dim=1) if divides else torch.zeros_like(seen["entry"])
+        torch.testing.assert_close(seen["entry"], copies)
