@@ -10,8 +10,8 @@ from ldm.errors import UserError
 from ldm.networks.base import Network
 from ldm.networks.blocks import AdaLNZero
 from ldm.networks.dit import DiT
-from ldm.networks.layouts.base import Layout
 from ldm.networks.positions import SinCos
+from ldm.nn.layout import Layout, Names
 
 LABELS = "y_embedder.embedding_table.weight"  # our conditioner's: `embedding.weight` of the embedder Label
 PLACES = "pos_embed"  # fixed, but among the weights there
@@ -32,7 +32,7 @@ BLOCK = {
 HEADS_OF_XL = 16
 
 
-class OfficialDiT(Layout):
+class OfficialDiT(Layout[Network]):
     """The network's weights by the official names. The label table, `LABELS`, is a part of its own."""
 
     title = "the official DiT"
@@ -40,7 +40,7 @@ class OfficialDiT(Layout):
     def matches(self, keys: Collection[str]) -> bool:
         return {"x_embedder.proj.weight", "t_embedder.mlp.0.weight", "final_layer.linear.weight"} <= set(keys)
 
-    def names(self, net: Network) -> dict[str, str]:
+    def names(self, net: Network) -> Names:
         if not isinstance(net, DiT) or not isinstance(net.block, AdaLNZero) or not isinstance(net.positions, SinCos):
             raise UserError(f"{self.title} has AdaLNZero blocks and SinCos positions, and the network has not.")
         modules = dict(STEM)

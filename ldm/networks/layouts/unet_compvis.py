@@ -7,18 +7,17 @@ from torch import Tensor, nn
 
 from ldm.errors import UserError
 from ldm.networks.base import Network
-from ldm.networks.layouts.base import Layout
 from ldm.networks.layouts.unet_names import (
     block_names,
     channels_told,
     level_names,
     require_unet,
     sizes,
-    tensor_names,
     transformers_told,
 )
 from ldm.networks.unet import UNet
 from ldm.networks.unet_parts import Residual
+from ldm.nn.layout import Layout, Names, named_tensors
 
 PREFIX = "model.diffusion_model."  # of the U-Net in a file that holds the whole model
 GROUPS = 32  # of every norm of the published code
@@ -32,7 +31,7 @@ BLOCK = {
 }
 
 
-class UNetCompVis(Layout):
+class UNetCompVis(Layout[Network]):
     """`input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight` and so on, alone or within a whole model's file."""
 
     title = "the CompVis U-Net"
@@ -46,7 +45,7 @@ class UNetCompVis(Layout):
         within = {key.removeprefix(PREFIX): tensor for key, tensor in weights.items() if key.startswith(PREFIX)}
         return within or dict(weights)
 
-    def names(self, net: Network) -> dict[str, str]:
+    def names(self, net: Network) -> Names:
         net = require_unet(net, self.title)
         if any(isinstance(module, nn.GroupNorm) and module.num_groups != GROUPS for module in net.modules()):
             raise UserError(f"All norms of {self.title} have {GROUPS} groups: set norm_groups of the net to {GROUPS}.")
@@ -60,7 +59,7 @@ class UNetCompVis(Layout):
         middle = ["middle_block.0", "middle_block.2"]
         modules |= down_names(net) | up_names(net)
         modules |= level_names("middle", net.middle, middle, ["middle_block.1"], BLOCK)
-        return tensor_names(net, modules)
+        return named_tensors(net.state_dict(), modules)
 
     def describe(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         own = self.own(weights)

@@ -7,17 +7,16 @@ from torch import Tensor, nn
 
 from ldm.errors import UserError
 from ldm.networks.base import Network
-from ldm.networks.layouts.base import Layout
 from ldm.networks.layouts.unet_names import (
     channels_told,
     level_names,
     require_unet,
     sizes,
-    tensor_names,
     transformers_told,
 )
 from ldm.networks.unet_parts import Residual
 from ldm.networks.unet_parts.levels import Heard
+from ldm.nn.layout import Layout, Names, named_tensors
 
 BLOCK = {
     "norm1": "norm1",
@@ -29,7 +28,7 @@ BLOCK = {
 }
 
 
-class UNetDiffusers(Layout):
+class UNetDiffusers(Layout[Network]):
     """`down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight` and so on."""
 
     title = "diffusers' UNet2DConditionModel"
@@ -37,7 +36,7 @@ class UNetDiffusers(Layout):
     def matches(self, keys: Collection[str]) -> bool:
         return {"conv_in.weight", "time_embedding.linear_1.weight", "down_blocks.0.resnets.0.conv1.weight"} <= set(keys)
 
-    def names(self, net: Network) -> dict[str, str]:
+    def names(self, net: Network) -> Names:
         net = require_unet(net, self.title)
         if net.resample != "conv":
             raise UserError(f'{self.title} does not resample by residual blocks: use a net with resample "conv".')
@@ -55,7 +54,7 @@ class UNetDiffusers(Layout):
             modules |= named_level(f"up.{i}", f"up_blocks.{i}", level)
             modules[f"up.{i}.resampler.layer.conv"] = f"up_blocks.{i}.upsamplers.0.conv"
         modules |= named_level("middle", "mid_block", net.middle)
-        return tensor_names(net, modules)
+        return named_tensors(net.state_dict(), modules)
 
     def describe(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         num_levels = count(weights, "down_blocks.")

@@ -67,12 +67,6 @@ def level_names(
     return named
 
 
-def tensor_names(net: Network, modules: Mapping[str, str]) -> dict[str, str]:
-    """Names of modules -> names of the tensors that `net` has."""
-    split = {key: key.rpartition(".") for key in net.state_dict()}
-    return {key: f"{modules[module]}.{tensor}" for key, (module, _, tensor) in split.items()}
-
-
 def sizes(weights: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
     """The shape of a tensor that a layout must have."""
     if key not in weights:
