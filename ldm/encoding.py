@@ -26,11 +26,12 @@ from ldm.data import (
 from ldm.data.annotations import SIZES, parse_fields
 from ldm.data.dataset import Fault
 from ldm.data.manifest import MANIFEST, TextContract
+from ldm.data.stamp import stamp
 from ldm.data.text_cache import empty_path
 from ldm.data.transform import ImageTransform, MapResampling
-from ldm.data.verify import check_sizes
+from ldm.data.verify import check_shards
 from ldm.errors import UserError
-from ldm.latent_folder import check_overlap, finished, prepare
+from ldm.latent_folder import check_overlap, finished, make_contract, prepare
 from ldm.launch import launch
 from ldm.text_encoding import CaptionEncoding, check_captions, encoders_of
 
@@ -81,7 +82,7 @@ def encode(
     source = Manifest.load(shards)
     if source.kind != "images" and text is None:
         raise UserError(f"{shards} holds latents already: give a folder of images that `ldm pack` made, or --text.")
-    check_sizes(shards, source)
+    check_shards(shards, source)
     if text is not None:
         check_captions(source, shards)
     encoders = [] if text is None else encoders_of(text, trust_code)
@@ -98,7 +99,7 @@ def encode(
     autoencoder.to(fabric.device).eval().requires_grad_(False)
     transform = ImageTransform(contract.transform["size"], "center", flip=False, map_resampling=map_resampling)
     dataset = ShardDataset(shards, transform, autoencoder.in_channels)
-    todo = [n for n in range(len(source.shards)) if finished(folder, source.shards[n]) is None]
+    todo = [n for n in range(len(source.shards)) if finished(folder, source.shards[n], contract) is None]
     lacking = any(not empty_path(folder, contract.name).is_file() for contract in texts.contracts)
     fabric.barrier()  # no rank writes before every rank has listed what is left
     empties = texts.empties() if todo or lacking else []  # on every rank, so that all fail together
@@ -111,7 +112,7 @@ def encode(
         for number in mine:
             rows = DataLoader(Rows(dataset, number), batch_size, num_workers=num_workers, collate_fn=list)
             path = folder / source.shards[number].name
-            for count in write_shard(path, rows, autoencoder, fabric, contract.dtype, texts):
+            for count in write_shard(path, rows, autoencoder, fabric, contract, texts):
                 progress.advance(bar, count)
     fabric.barrier()
     if fabric.is_global_zero:
@@ -124,17 +125,17 @@ def write_shard(
     rows: Iterable[list[dict[str, Any]]],
     autoencoder: Autoencoder,
     fabric: Fabric,
-    dtype: str,
+    contract: LatentContract,
     texts: CaptionEncoding,
 ) -> Iterator[int]:
     """Encode one shard into `path`, which exists once it is whole; yields how many samples were written each time."""
-    with ShardWriter(path) as writer:
+    with ShardWriter(path, stamp(contract)) as writer:
         for batch in rows:
             check_readable(batch)
             there = "latent" in batch[0]
             latents = (s["latent"] for s in batch) if there else encode_batch(autoencoder, batch, fabric)
             for sample, moments, said in zip(batch, latents, texts.members(batch), strict=True):
-                member = to_npy(sample["key"], moments.numpy(), dtype)
+                member = to_npy(sample["key"], moments.numpy(), contract.dtype)
                 writer.add(sample["key"], {**sample["members"], **said, "latent.npy": member})
             yield len(batch)
 
@@ -193,28 +194,9 @@ def settled_contract(
     return source.latents
 
 
-def make_contract(autoencoder: Autoencoder, size: int, dtype: str, map_resampling: str = "nearest") -> LatentContract:
-    try:
-        shape = autoencoder.latent_shape(size, size)
-    except ValueError as error:
-        raise UserError(f"--size {size} does not fit the autoencoder: {error}") from None
-    transform: dict[str, Any] = {"size": size, "crop": "center", "channels": autoencoder.in_channels}
-    if map_resampling != "nearest":
-        transform["map_resampling"] = map_resampling
-    return LatentContract(
-        autoencoder=autoencoder.fingerprint(),
-        transform=transform,
-        shape=list(shape),
-        dtype=dtype,
-        mean=autoencoder.latent_mean.tolist(),
-        std=autoencoder.latent_std.tolist(),
-        num_samples=int(autoencoder.latent_samples),
-    )
-
-
 def finish(folder: Path, source: Manifest, contract: LatentContract, texts: list[TextContract]) -> None:
     """Write the manifest, last, so that its presence means a complete set."""
-    done = [finished(folder, shard) for shard in source.shards]
+    done = [finished(folder, shard, contract) for shard in source.shards]
     missing = [shard.name for shard, info in zip(source.shards, done, strict=True) if info is None]
     if missing:
         raise UserError(f"{folder} lacks {', '.join(missing[:3])}: run the same command again.")

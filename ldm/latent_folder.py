@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ldm.atomic import write_bytes
+from ldm.autoencoders import Autoencoder
 from ldm.data import LatentContract, Manifest, ShardInfo, shard_info
 from ldm.data.manifest import TextContract
+from ldm.data.stamp import read_stamp
 from ldm.errors import UserError
 
 CONTRACT = "contract.json"  # what the shards that are there already were made under, until the manifest says it
@@ -21,6 +23,27 @@ def check_overlap(folder: Path, shards: Path) -> None:
     inner, outer = folder.resolve(), shards.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
         raise UserError(f"{folder} and the images in {shards} overlap: give a folder elsewhere for the latents.")
+
+
+def make_contract(autoencoder: Autoencoder, size: int, dtype: str, map_resampling: str = "nearest") -> LatentContract:
+    """The contract of the latents that an autoencoder makes of images of a size."""
+    try:
+        shape = autoencoder.latent_shape(size, size)
+    except ValueError as error:
+        raise UserError(f"--size {size} does not fit the autoencoder: {error}") from None
+    transform: dict[str, Any] = {"size": size, "crop": "center", "channels": autoencoder.in_channels}
+    if map_resampling != "nearest":
+        transform["map_resampling"] = map_resampling
+    return LatentContract(
+        autoencoder=autoencoder.fingerprint(),
+        transform=transform,
+        shape=list(shape),
+        dtype=dtype,
+        mean=autoencoder.latent_mean.tolist(),
+        std=autoencoder.latent_std.tolist(),
+        num_samples=int(autoencoder.latent_samples),
+        autoencoder_class=type(autoencoder).__name__,
+    )
 
 
 def prepare(
@@ -41,6 +64,8 @@ def prepare(
         "texts": [dataclasses.asdict(text) for text in texts],
     }
     found = read_contract(folder / CONTRACT)
+    if found is not None:  # what an older version did not write down
+        found["contract"] = {"autoencoder_class": contract.autoencoder_class, **found["contract"]}
     if found != wanted:
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         known = {shard.name for shard in source.shards}
@@ -89,10 +114,12 @@ def described(texts: list[dict[str, Any]]) -> str:
     return ", ".join(each) or "no text encoder"
 
 
-def finished(folder: Path, source: ShardInfo) -> ShardInfo | None:
-    """The finished latent shard that belongs to a source shard, None where it is missing."""
+def finished(folder: Path, source: ShardInfo, contract: LatentContract) -> ShardInfo | None:
+    """The finished latent shard that belongs to a source shard, None where it is missing or of another contract."""
     try:
         found = shard_info(folder / source.name)
     except (OSError, UserError):
         return None
-    return found if found.samples == source.samples else None
+    made_under = read_stamp(folder / source.name)
+    of_another = made_under is not None and bool(contract.differences(made_under))
+    return found if found.samples == source.samples and not of_another else None

@@ -79,6 +79,7 @@ def test_the_manifest_carries_labels_and_the_contract(work):
         mean=autoencoder.latent_mean.tolist(),
         std=autoencoder.latent_std.tolist(),
         num_samples=10,
+        autoencoder_class="KLAutoencoder",
     )
 
 

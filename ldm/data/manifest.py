@@ -39,6 +39,7 @@ class LatentContract:
         mean: per channel, length C; the latents' mean before normalising.
         std: per channel, length C.
         num_samples: how many samples mean and std come from.
+        autoencoder_class: name of its class, for people to read; None in older sets. It tells no latents apart.
     """
 
     autoencoder: str
@@ -48,6 +49,18 @@ class LatentContract:
     mean: list[float]
     std: list[float]
     num_samples: int
+    autoencoder_class: str | None = None
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Self:
+        """From plain data; a KeyError or TypeError where that is no contract."""
+        made: Self = _build(cls, content)
+        return made
+
+    def differences(self, other: "LatentContract") -> list[str]:
+        """Names of the fields that keep latents of two contracts out of one set; none where they may be mixed."""
+        names = (f.name for f in dataclasses.fields(self) if f.name != "autoencoder_class")
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     def check(self, autoencoder: str, folder: str) -> None:
         """Raises UserError, naming both, where the latents in `folder` are of another autoencoder than this hash."""
@@ -159,7 +172,7 @@ class Manifest:
             if min(int(shard.samples), int(shard.bytes)) < 0:
                 raise ValueError(f"shard {shard.name} has a negative count")
         if content["latents"] is not None:
-            values["latents"] = _build(LatentContract, content["latents"])
+            values["latents"] = LatentContract.parse(content["latents"])
         values["texts"] = [_build(TextContract, text) for text in content["texts"]]
         if (content["kind"] == "latents") != (values["latents"] is not None):
             raise ValueError("the latent contract must stand in a latent set, and only there")
@@ -170,7 +183,9 @@ class Manifest:
 
 
 def _build(cls: Any, content: Mapping[str, Any]) -> Any:
-    return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls)})
+    """A dataclass from plain data, in which only what has a default may be missing."""
+    there = [f for f in dataclasses.fields(cls) if f.name in content or f.default is dataclasses.MISSING]
+    return cls(**{f.name: content[f.name] for f in there})
 
 
 def _why_missing(folder: Path) -> str:

@@ -22,7 +22,7 @@ from ldm.data.order import Order
 from ldm.data.stream import StreamDataset, StreamLoader, expand
 from ldm.data.text_cache import TextCache, text_cache
 from ldm.data.transform import Crop, ImageTransform, MapResampling
-from ldm.data.verify import check_sizes
+from ldm.data.verify import check_shards
 from ldm.errors import UserError
 
 
@@ -158,11 +158,11 @@ class ShardData(L.LightningDataModule):
                 raise UserError(f"{self.shards} has no manifest, so it is streamed: say samples_per_epoch")
             _ = self.urls
         else:
-            check_sizes(Path(self.shards).expanduser(), self.manifest)
+            check_shards(Path(self.shards).expanduser(), self.manifest)
             self._check_against(self.manifest)
         if self.val_shards is not None:
             val = Manifest.load(Path(self.val_shards).expanduser())
-            check_sizes(Path(self.val_shards).expanduser(), val)
+            check_shards(Path(self.val_shards).expanduser(), val)
             self._check_val(val)
 
     def _check_against(self, manifest: Manifest) -> None:

@@ -40,15 +40,20 @@ class ShardWriter:
         writer.info  # the ShardInfo for the manifest
 
     An exception inside removes what was written. A kill leaves `NAME.part`, which no reader takes for a shard.
+
+    Args:
+        path: the shard.
+        comment: what the head of the tar is to say of it (a pax header that other readers pass over).
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, comment: str | None = None) -> None:
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
         self.samples: dict[str, dict[str, list[int]]] = {}
         self.info: ShardInfo | None = None
         self._out = _HashingFile(self.part)
-        self._tar = tarfile.TarFile(fileobj=self._out, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
+        head = None if comment is None else {"comment": comment}
+        self._tar = tarfile.TarFile(fileobj=self._out, mode="w", format=tarfile.PAX_FORMAT, pax_headers=head)  # type: ignore[arg-type]
 
     @property
     def num_bytes(self) -> int:

@@ -3,15 +3,18 @@
 from pathlib import Path
 
 from ldm.atomic import file_sha256
-from ldm.data.manifest import Manifest
+from ldm.data.manifest import LatentContract, Manifest
+from ldm.data.stamp import read_stamp
 from ldm.errors import UserError
 
 
-def check_sizes(folder: str | Path, manifest: Manifest) -> None:
-    """Each shard is there with the manifest's size: cheap, done before every run.
+def check_shards(folder: str | Path, manifest: Manifest) -> None:
+    """Each shard is there with the manifest's size and, of latents, the manifest's contract; done before every run.
+
+    It reads the head of each latent shard, and not the rest: `verify` does that.
 
     Raises:
-        UserError: naming the first shard that is missing or of another size, or that the set is empty.
+        UserError: naming the first shard that is missing or another, or that the set is empty.
     """
     if manifest.num_samples == 0:
         raise UserError(f"{folder} holds no samples: pack it again from a source with images")
@@ -25,6 +28,42 @@ def check_sizes(folder: str | Path, manifest: Manifest) -> None:
                 f"shard {path} has {size} bytes, but its manifest says {shard.bytes}: "
                 "copy it again, or pack the set again"
             )
+    if manifest.latents is not None:
+        check_contract(Path(folder), manifest, manifest.latents)
+
+
+def check_contract(folder: Path, manifest: Manifest, contract: LatentContract) -> None:
+    """Each shard was written under the contract of its manifest.
+
+    A shard of an older set does not say under which it was written. It counts if its content, read whole, is the
+    manifest's.
+
+    Raises:
+        UserError: naming the first shard that is not of this set, and what differs.
+    """
+    for shard in manifest.shards:
+        path = folder / shard.name
+        made_under = read_stamp(path)
+        if made_under is None and file_sha256(path) != shard.sha256:
+            raise UserError(
+                f"shard {path} says nothing of the autoencoder of its latents, and is not the one of its manifest "
+                "(sha256 differs): copy that one back, or run `ldm encode` again with --force"
+            )
+        if made_under is not None and (differing := contract.differences(made_under)):
+            raise UserError(
+                f"shard {path} is not of its folder: {told(made_under, contract, differing)}. Latents of two "
+                "autoencoders or two settings cannot be mixed: put the shards of one set back, or run `ldm encode` "
+                "again with --force"
+            )
+
+
+def told(found: LatentContract, said: LatentContract, differing: list[str]) -> str:
+    """The first difference between a shard and its manifest, in words."""
+    name = differing[0]
+    one, other = getattr(found, name), getattr(said, name)
+    if name == "autoencoder":
+        return f"its latents were made by autoencoder {one[:12]}, and the manifest says {other[:12]}"
+    return f"its latents were made with {name} {one}, and the manifest says {other}"
 
 
 def verify(folder: str | Path) -> Manifest:
@@ -35,7 +74,7 @@ def verify(folder: str | Path) -> Manifest:
     """
     folder = Path(folder)
     manifest = Manifest.load(folder)
-    check_sizes(folder, manifest)
+    check_shards(folder, manifest)
     damaged = []
     for shard in manifest.shards:
         if file_sha256(folder / shard.name) != shard.sha256:

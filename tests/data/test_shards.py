@@ -8,7 +8,7 @@ import pytest
 
 from ldm.data import LatentContract, Manifest, ShardReader, ShardWriter, from_npy, load_index, to_npy, verify
 from ldm.data.index import index_path
-from ldm.data.verify import check_sizes
+from ldm.data.verify import check_shards
 from ldm.errors import UserError
 
 
@@ -122,15 +122,15 @@ def test_damage_is_named(packed: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[700] ^= 1
     shard.write_bytes(data)
-    check_sizes(packed, manifest)
+    check_shards(packed, manifest)
     with pytest.raises(UserError, match=r"shard-000002\.tar differs"):
         verify(packed)
     shard.write_bytes(data[:-512])
     with pytest.raises(UserError, match=r"shard-000002\.tar has \d+ bytes, but its manifest says"):
-        check_sizes(packed, manifest)
+        check_shards(packed, manifest)
     shard.unlink()
     with pytest.raises(UserError, match=r"shard-000002\.tar is missing"):
-        check_sizes(packed, manifest)
+        check_shards(packed, manifest)
 
 
 CONTRACT = LatentContract("ab", {"size": 16, "crop": "center", "channels": 3}, [2, 4, 4], "float16", [0, 0], [1, 1], 9)
