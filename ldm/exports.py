@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ldm.atomic import file_sha256
+from ldm.autoencoders.fingerprint import fingerprint_of
 from ldm.errors import UserError
 
 CONFIG = "config.yaml"
 CLASSES = "classes.json"  # the names of the classes that the model was trained on, where they had some
 WEIGHTS = "model.safetensors"
+AUTOENCODER = "autoencoder."  # what the names of an autoencoder's weights begin with, in a model of either kind
 ENCODERS = "encoders"  # the files of frozen encoders, where the model has some
 
 
@@ -41,7 +45,7 @@ def write_export(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part / WEIGHTS)
-    config = {"model": dict(model), "data": {"init_args": {"size": size}}}
+    config = {"model": dict(model), "data": {"init_args": {"size": size}}, "made": made(part / WEIGHTS, weights)}
     (part / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
     if classes is not None:
         (part / CLASSES).write_text(json.dumps(list(classes), indent=1, ensure_ascii=False) + "\n")
@@ -51,6 +55,46 @@ def write_export(
     if out.exists():
         shutil.rmtree(out)
     os.replace(part, out)
+
+
+def made(file: Path, weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """What an export's config says of its weights: the hash of the file, and the fingerprint of the autoencoder."""
+    return {"autoencoder": autoencoder_in(weights), "weights": file_sha256(file)}
+
+
+def autoencoder_in(weights: Mapping[str, Tensor]) -> str:
+    """The fingerprint of the autoencoder in a model's state dict."""
+    own = {name.removeprefix(AUTOENCODER): tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER)}
+    return fingerprint_of(own)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The state dict of an export, which has to be the one that it was made with.
+
+    Raises:
+        UserError: its weights are broken or were exchanged; of an export older than its hashes the latter goes unseen.
+    """
+    file = folder / WEIGHTS
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"Its {WEIGHTS} is broken ({error}): export the run again.") from None
+    said = read_made(folder)
+    known, given = said.get("autoencoder", ""), autoencoder_in(weights)
+    if known not in ("", given):
+        raise UserError(
+            f"It was made with autoencoder {known[:12]}, and its {WEIGHTS} holds autoencoder {given[:12]}: latents of "
+            "the one mean nothing to the other. Export the run again."
+        )
+    if "weights" in said and said["weights"] != file_sha256(file):
+        raise UserError(f"Its {WEIGHTS} is not the file that it was made with (sha256 differs): export the run again.")
+    return weights
+
+
+def read_made(folder: Path) -> dict[str, str]:
+    """What an export's config says of its weights, as `made`; empty of an older one."""
+    said = yaml.safe_load((folder / CONFIG).read_text()).get("made")
+    return {str(name): str(value) for name, value in said.items()} if isinstance(said, dict) else {}
 
 
 def check_replaceable(out: Path, force: bool) -> None:

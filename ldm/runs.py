@@ -10,8 +10,6 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ldm import checkpoints
@@ -19,7 +17,7 @@ from ldm.autoencoders import Autoencoder
 from ldm.conditioners import Conditioner
 from ldm.diffusion import Process
 from ldm.errors import UserError
-from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_replaceable, write_export
+from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_replaceable, read_weights, write_export
 from ldm.frozen_files import gather_files, locate_files
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
@@ -238,10 +236,7 @@ def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
     if (folder / WEIGHTS).is_file():
         if weights != "ema":
             raise UserError(f"It is an export, which holds one set of weights: there is no {weights!r} to choose.")
-        try:
-            return load_file(folder / WEIGHTS)
-        except SafetensorError as error:
-            raise UserError(f"Its {WEIGHTS} is broken ({error}): export the run again.") from None
+        return read_weights(folder)
     path = checkpoints.newest(folder)
     if path is None:
         raise UserError(f"{folder} has no whole checkpoint in {checkpoints.CHECKPOINTS}/: train it first.")
