@@ -63,16 +63,15 @@ class LatentStatistics:
 
     def across_ranks(self) -> "LatentStatistics":
         """What all ranks together have seen, the same on each; every rank must call it."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if alone():
             return self
-        channels, device = len(self.mean), _reduction_device()
         # Two sums: first for the common mean, then for the squares around it, which loses no digits.
         counts = torch.tensor([self.num_samples, self.count], dtype=torch.float64)  # exact up to 2**53
-        sums = _sum_over_ranks(torch.cat([counts, self.count * self.mean]), device)
-        total = LatentStatistics(channels)
+        sums = sum_over_ranks(torch.cat([counts, self.count * self.mean]))
+        total = LatentStatistics(len(self.mean))
         total.num_samples, total.count = int(sums[0]), int(sums[1])
         total.mean = sums[2:] / max(1, total.count)
-        total.squares = _sum_over_ranks(self.squares + self.count * (self.mean - total.mean) ** 2, device)
+        total.squares = sum_over_ranks(self.squares + self.count * (self.mean - total.mean) ** 2)
         return total
 
     def finalize(self) -> tuple[Tensor, Tensor, int]:
@@ -81,10 +80,18 @@ class LatentStatistics:
         Mean and std are float64 (C,) on the CPU; std divides by the count. Every rank must call it.
         ValueError if no rank has seen a latent.
         """
-        total = self.across_ranks()
-        if total.count == 0:
+        return self.across_ranks().moments()
+
+    def moments(self) -> tuple[Tensor, Tensor, int]:
+        """(mean, std, number of images) as `finalize`, of what this one has seen."""
+        if self.count == 0:
             raise ValueError("No latents to measure: give at least one image.")
-        return total.mean, (total.squares / total.count).sqrt(), total.num_samples
+        return self.mean, (self.squares / self.count).sqrt(), self.num_samples
+
+
+def alone() -> bool:
+    """Whether this process has no others to share with."""
+    return not (dist.is_available() and dist.is_initialized())
 
 
 def _reduction_device() -> torch.device:
@@ -95,7 +102,10 @@ def _reduction_device() -> torch.device:
     return torch.device("cpu")
 
 
-def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
-    values = values.to(device, copy=True)
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of a CPU tensor over all ranks, where there are several; every rank must call it."""
+    if alone():
+        return values
+    values = values.to(_reduction_device(), copy=True)
     dist.all_reduce(values)
     return values.cpu()
