@@ -47,8 +47,8 @@ class LatentProfile:
 
     Args:
         channels: Channels of the latents.
-        bands: Parts into which the frequencies from 0 to 0.5 cycles per position are cut; what lies beyond, in the
-            corners, counts to the last. The mean of a latent (frequency 0) counts to none.
+        bands: Parts into which the frequencies from 0 to 0.5 cycles per position are cut, each with its upper edge;
+            what lies beyond, in the corners, counts to the last. The mean of a latent (frequency 0) counts to none.
     """
 
     def __init__(self, channels: int, bands: int = 4) -> None:

@@ -77,7 +77,7 @@ def test_white_noise_has_power_1_in_every_band_and_no_excess() -> None:
 @pytest.mark.parametrize(("waves", "band"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (7, 3), (8, 3)])
 def test_a_wave_lies_in_the_band_of_its_frequency(waves: int, band: int) -> None:
     """`waves` in 16 positions are waves / 16 cycles per position, and bands are an eighth wide."""
-    wave = torch.cos(2 * math.pi * waves * torch.arange(16) / 16).expand(1, 2, 16, 16)
+    wave = torch.cos(2 * math.pi * waves * torch.arange(16).double() / 16).expand(1, 2, 16, 16)
     for latents in (wave, wave.transpose(2, 3)):
         spectrum = profile_of(latents).spectrum
         assert (spectrum[:, band] > 0.1).all()
