@@ -12,6 +12,25 @@ from torch import Tensor
 from ldm.errors import UserError
 
 WRAPPINGS = ("ema", "model", "state_dict")  # what training runs put their weights under, the wanted ones first
+BESIDE = (  # what the published checkpoints of Lightning keep beside their weights
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
+
+
+class Ignored:
+    """Stands for an object beside the weights, of which nothing is wanted: it takes all that builds it, and keeps none.
+
+    So the code that the file names for it is neither imported nor run.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
@@ -26,7 +45,8 @@ def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda name: True) 
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training runs keep their options beside
+        beside: list[Any] = [(Ignored, name) for name in BESIDE]
+        with torch.serialization.safe_globals([argparse.Namespace, *beside]):  # training runs keep their options too
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise UserError(f"The weights {file} cannot be read ({error}): fetch them again.") from None

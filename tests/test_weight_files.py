@@ -2,7 +2,10 @@
 
 import argparse
 import pickle
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -28,6 +31,19 @@ def test_weights_of_a_training_run_are_unwrapped_the_average_first():
     assert unwrapped({"model": model, "ema": ema, "opt": {}}) is ema
     assert unwrapped({"model": model}) is model
     assert unwrapped(ema) is ema
+
+
+def test_what_a_checkpoint_of_lightning_keeps_beside_its_weights_does_not_hinder(tmp_path, monkeypatch):
+    module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": module.__name__})
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, module.__name__, module)
+        best = {"best_model_score": np.float64(0.5), "monitor": "val/rec_loss"}
+        beside = {"callbacks": {module.ModelCheckpoint: best}, "lr": module.ModelCheckpoint()}
+        torch.save({"state_dict": {"a": torch.ones(2)}, **beside}, tmp_path / "w.ckpt")
+    found = read_tensors(tmp_path / "w.ckpt")
+    assert found.keys() == {"a"}
+    assert torch.equal(found["a"], torch.ones(2))
 
 
 class Dangerous:
