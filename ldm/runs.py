@@ -23,7 +23,15 @@ from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
 
 # What only training needs; a model is rebuilt without it, so no optimizer of a stranger's config is ever imported.
-TRAINING_KEYS = ("optimizer", "lr_scheduler", "compile", "init_from")
+TRAINING_KEYS = (
+    "optimizer",
+    "lr_scheduler",
+    "compile",
+    "init_from",
+    "discriminator_optimizer",
+    "discriminator_scheduler",
+    "loss",
+)
 
 
 def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> Task:
@@ -241,6 +249,7 @@ def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
     if path is None:
         raise UserError(f"{folder} has no whole checkpoint in {checkpoints.CHECKPOINTS}/: train it first.")
     checkpoint = checkpoints.read(path)
+    checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not task.is_training_only(k)}
     task.on_load_checkpoint(checkpoint)  # adds the frozen parts, and refuses another autoencoder
     averages = checkpoint.get("ema", {})
     if weights != "raw" and weights not in ("ema", *averages):

@@ -1,9 +1,24 @@
 """Random numbers that are a function of what they are for, never of what was drawn before."""
 
 import zlib
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
+
+
+class Draws(Protocol):
+    """The random numbers of one batch."""
+
+    def uniform(self) -> Tensor:
+        """(B,) in [0, 1)."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape), standard normal."""
+
+    def shared(self, count: int) -> Tensor:
+        """(count,) in [0, 1), the same on every rank."""
 
 
 def seeded_generator(use: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,20 +1,27 @@
 """Autoencoders: images to latents of zero mean and unit variance, and back."""
 
+from ldm.autoencoders.autoencoded import Autoencoded
 from ldm.autoencoders.base import Autoencoder
 from ldm.autoencoders.gaussian import DiagonalGaussian
 from ldm.autoencoders.kl import KLAutoencoder
-from ldm.autoencoders.losses import KL, AutoencoderLoss, LossTerm, Reconstruction
+from ldm.autoencoders.losses import KL, LPIPS, Adversarial, AutoencoderLoss, LossTerm, Perceptual, Reconstruction
 from ldm.autoencoders.pixels import Pixels
+from ldm.autoencoders.quantised import QuantisedAutoencoder
 from ldm.autoencoders.statistics import LatentStatistics
 
 __all__ = [
     "KL",
+    "LPIPS",
+    "Adversarial",
+    "Autoencoded",
     "Autoencoder",
     "AutoencoderLoss",
     "DiagonalGaussian",
     "KLAutoencoder",
     "LatentStatistics",
     "LossTerm",
+    "Perceptual",
     "Pixels",
+    "QuantisedAutoencoder",
     "Reconstruction",
 ]

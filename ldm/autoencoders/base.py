@@ -1,6 +1,5 @@
 """What every autoencoder is to the rest of ldm: images to latents of mean 0 and variance 1, and back."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -8,7 +7,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldm.autoencoders.autoencoded import Autoencoded
+from ldm.autoencoders.fingerprint import fingerprint_of
 from ldm.autoencoders.gaussian import DiagonalGaussian
+from ldm.seeding import Draws
 
 FROM_ELSEWHERE = -1  # latent_samples where the statistics were published without their number of images
 
@@ -28,6 +30,8 @@ class Autoencoder(nn.Module, ABC):
         latent_channels: Channels of the latents.
         downsample: Pixels per latent position along each side.
     """
+
+    has_spread = True  # whether the posterior is wider than a point, so that a KL divergence means something
 
     latent_mean: Tensor
     latent_std: Tensor
@@ -49,6 +53,27 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def reconstruct(self, z: Tensor) -> Tensor:
         """Images, not clipped to [-1, 1], from raw latents."""
+
+    def autoencode(self, images: Tensor, draws: Draws) -> Autoencoded:
+        """There and back, as training does it: through a sample of the posterior."""
+        posterior = self.posterior(images)
+        z = posterior.sample(draws.normal(*posterior.mean.shape[1:]))
+        return Autoencoded(self, images, self.reconstruct(z), posterior, draws=draws)
+
+    def examine(self, images: Tensor) -> Autoencoded:
+        """There and back, as it is measured: through the mode of the posterior."""
+        posterior = self.posterior(images)
+        return Autoencoded(self, images, self.reconstruct(posterior.mode), posterior)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """The decoder's last weight, by whose gradients loss terms are balanced."""
+        raise ValueError(f"{type(self).__name__} has no decoder to balance loss terms by: leave them out.")
+
+    @property
+    def last_encoder_weight(self) -> Tensor:
+        """The same of the encoder."""
+        raise ValueError(f"{type(self).__name__} has no encoder to balance loss terms by: leave them out.")
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
         """The distribution of the normalised latents."""
@@ -124,8 +149,4 @@ class Autoencoder(nn.Module, ABC):
 
         The same on every device and after saving and loading; another dtype is another fingerprint.
         """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint_of(self.state_dict())

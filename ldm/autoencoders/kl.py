@@ -62,6 +62,14 @@ class KLAutoencoder(Autoencoder):
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.decoder = decoder
 
+    @property
+    def last_weight(self) -> Tensor:
+        return self.decoder.conv_out.weight
+
+    @property
+    def last_encoder_weight(self) -> Tensor:
+        return self.encoder.conv_out.weight
+
     def posterior(self, images: Tensor) -> DiagonalGaussian:
         self.check_images(images)
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(images)))

@@ -1,12 +1,9 @@
 """No autoencoder: diffusion in pixels."""
 
-import torch
 from torch import Tensor
 
 from ldm.autoencoders.base import FROM_ELSEWHERE, Autoencoder
 from ldm.autoencoders.gaussian import DiagonalGaussian
-
-POINT = -30.0  # the least log-variance of a DiagonalGaussian: a standard deviation of 3e-7
 
 
 class Pixels(Autoencoder):
@@ -18,13 +15,15 @@ class Pixels(Autoencoder):
         in_channels: Channels of the images.
     """
 
+    has_spread = False
+
     def __init__(self, in_channels: int = 1) -> None:
         super().__init__(in_channels, in_channels, downsample=1)
         self.latent_samples.fill_(FROM_ELSEWHERE)
 
     def posterior(self, images: Tensor) -> DiagonalGaussian:
         self.check_images(images)
-        return DiagonalGaussian(images, torch.full_like(images, POINT))
+        return DiagonalGaussian.point(images)
 
     def reconstruct(self, z: Tensor) -> Tensor:
         return z

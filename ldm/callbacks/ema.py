@@ -27,7 +27,7 @@ class EMA(L.Callback):
         self.seen_steps = 0
 
     def setup(self, trainer: L.Trainer, pl_module: Task, stage: str) -> None:
-        parameters = pl_module.trained_parameters()
+        parameters = pl_module.averaged_parameters()
         pl_module.averages = {str(decay): WeightAverage(parameters, decay, self.warmup) for decay in self.decays}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Task) -> None:
@@ -40,7 +40,7 @@ class EMA(L.Callback):
         """Until its first update an average is the weights, which may have been loaded and broadcast since setup."""
         for average in task.averages.values():
             if average.num_updates == 0:
-                average.restart(task.trained_parameters())
+                average.restart(task.averaged_parameters())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Task) -> None:
         self.seen_steps = trainer.global_step
@@ -50,4 +50,4 @@ class EMA(L.Callback):
             return
         self.seen_steps = trainer.global_step
         for average in pl_module.averages.values():
-            average.update(pl_module.trained_parameters())
+            average.update(pl_module.averaged_parameters())

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import yaml
@@ -10,16 +10,7 @@ from torch import Tensor, nn
 
 from ldm.errors import UserError
 from ldm.networks.base import Conditioning
-
-
-class Draws(Protocol):
-    """The random numbers of one batch."""
-
-    def uniform(self) -> Tensor:
-        """(B,) in [0, 1)."""
-
-    def normal(self, *shape: int) -> Tensor:
-        """(B, *shape), standard normal."""
+from ldm.seeding import Draws
 
 
 class Embedder(nn.Module, ABC):

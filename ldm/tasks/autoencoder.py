@@ -1,48 +1,120 @@
 """Training an autoencoder."""
 
+import sys
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from ldm.autoencoders import Autoencoder, AutoencoderLoss
+from ldm.autoencoders import KL, Autoencoder, AutoencoderLoss
 from ldm.errors import UserError
 from ldm.tasks.base import OptimizerFactory, SchedulerFactory, Task
+from ldm.tasks.joint import JointOptimizer, JointSchedule
 
 
 class AutoencoderTask(Task):
-    """Trains an autoencoder to reconstruct images through a latent that is kept close to a Gaussian.
+    """Trains an autoencoder to reconstruct images, and with an adversarial term its discriminator beside it.
+
+    Both learn from the same pass: the gradient of the sum of their losses, in which neither loss reaches the other's
+    weights, is taken once, and both optimizers step together.
 
     Args:
         autoencoder: the autoencoder to train.
         loss: reconstruction error, KL weight and further terms.
         optimizer: the optimizer, as class_path and init_args.
         lr_scheduler: the learning-rate schedule, as class_path and init_args; it steps once an optimizer step.
-        seed: seed of the posterior noise.
+        discriminator_optimizer: the discriminator's optimizer; left out, one such as the autoencoder's.
+        discriminator_scheduler: the discriminator's schedule; left out, its learning rate stays.
+        seed: seed of the posterior noise and of what else is random in a step.
         compile: run the autoencoder through torch.compile.
+        channels_last: keep feature maps in the channels-last memory format, which is faster on most GPUs.
     """
 
     def __init__(
         self,
         autoencoder: Autoencoder,
-        loss: AutoencoderLoss,
+        loss: AutoencoderLoss | None = None,
         optimizer: OptimizerFactory = torch.optim.AdamW,
         lr_scheduler: SchedulerFactory | None = None,
+        discriminator_optimizer: OptimizerFactory | None = None,
+        discriminator_scheduler: SchedulerFactory | None = None,
         seed: int = 0,
         compile: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, seed)
         self.autoencoder = autoencoder
-        self.loss = loss
+        self.loss = AutoencoderLoss(kl_weight=1e-6 if autoencoder.has_spread else 0.0) if loss is None else loss
+        self.discriminator_optimizer = discriminator_optimizer or optimizer
+        self.discriminator_scheduler = discriminator_scheduler
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.metrics: list[MetricCollection] = []
+        check_loss(autoencoder, self.loss)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile:
+            # Balancing takes several gradients of one graph, whose buffers the compiler would otherwise reuse.
+            torch._functorch.config.donated_buffer = False
             for part in autoencoder.children():
                 part.compile()
 
     def trained_modules(self) -> dict[str, nn.Module]:
         return {"autoencoder": self.autoencoder, "loss": self.loss}
+
+    def averaged_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.trained_parameters().items() if not self.is_training_only(name)}
+
+    def is_training_only(self, key: str) -> bool:
+        return key.startswith("loss.")
+
+    def configure_optimizers(self) -> Any:
+        adversarial = self.loss.adversarial
+        if adversarial is None:
+            return super().configure_optimizers()
+        judging = {id(parameter) for parameter in adversarial.discriminator.parameters()}
+        parameters = self.trained_parameters().values()
+        autoencoder = self.optimizer([p for p in parameters if id(p) not in judging])
+        discriminator = self.discriminator_optimizer([p for p in parameters if id(p) in judging])
+        optimizer = JointOptimizer([autoencoder, discriminator])
+        schedules = [
+            schedule(part)
+            for schedule, part in ((self.lr_scheduler, autoencoder), (self.discriminator_scheduler, discriminator))
+            if schedule is not None
+        ]
+        if not schedules:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": JointSchedule(optimizer, schedules), "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the autoencoder's gradient and the discriminator's each by its own size."""
+        for part in optimizer.parts if isinstance(optimizer, JointOptimizer) else [optimizer]:
+            self.clip_gradients(part, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        for parameter in self.loss.idle_parameters(self.batch_number):
+            parameter.grad = None  # a gradient of zeros would still count as a step of its optimizer
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        adversarial, trainer = self.loss.adversarial, self.trainer
+        batches = trainer.max_steps * trainer.accumulate_grad_batches
+        if stage == "fit" and adversarial is not None and 0 < batches <= adversarial.start:
+            rank_zero_warn(
+                f"The adversarial term starts at batch {adversarial.start}, and the run ends after {batches}: the "
+                "autoencoder will never hear its discriminator. Give an earlier start, or a larger max_steps."
+            )
 
     def check_data(self, data: Any) -> None:
         if data.contract is not None:
@@ -55,33 +127,49 @@ class AutoencoderTask(Task):
         self.autoencoder.latent_shape(*data.shape[1:])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        images = batch["images"]
-        eps = self.noise(batch).normal(*self.autoencoder.latent_shape(*images.shape[2:]))
-        posterior = self.autoencoder.posterior(images)
-        terms = self.loss(images, self.autoencoder.reconstruct(posterior.sample(eps)), posterior)
+        self.batch_number = batch["step"]
+        images = batch["images"].to(memory_format=self.memory_format)
+        seen = self.autoencoder.autoencode(images, self.noise(batch))
+        terms = self.loss(seen, self.batch_number)
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "total")
-        return terms["total"]
+        loss = terms["total"] + terms.get("discriminator", 0.0)
+        if self.trainer.world_size > 1:  # which waits for a gradient of each weight
+            loss = loss + sum(0.0 * parameter.sum() for parameter in self.loss.idle_parameters(self.batch_number))
+        return loss
 
     def on_validation_start(self) -> None:
         # One collection for each version of the weights; a plain list, so that none of it is in the checkpoint.
         self.metrics = [image_metrics().to(self.device) for _ in self.weight_versions()]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        images = batch["images"]
+        images = batch["images"].to(memory_format=self.memory_format)
         for metrics, (suffix, swapped) in zip(self.metrics, self.weight_versions(), strict=True):
             with swapped:
-                posterior = self.autoencoder.posterior(images)
-                reconstructions = self.autoencoder.reconstruct(posterior.mode).float()
-            metrics.update(reconstructions.clamp(-1, 1), images)
-            terms = self.loss(images, reconstructions, posterior)
-            for name, value in terms.items():
+                seen = self.autoencoder.examine(images)
+            metrics.update(seen.reconstructions.float().clamp(-1, 1), images)
+            for name, value in self.loss(seen, batch=sys.maxsize).items():  # at the weights of the end
                 self.log(f"val/{name}{suffix}", value, batch_size=len(images), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         for metrics, (suffix, _) in zip(self.metrics, self.weight_versions(), strict=True):
             for name, value in metrics.compute().items():
                 self.log(f"val/{name}{suffix}", value, sync_dist=False)
+
+
+def check_loss(autoencoder: Autoencoder, loss: AutoencoderLoss) -> None:
+    """Raise a ValueError where a loss does not suit an autoencoder."""
+    if not autoencoder.has_spread and any(isinstance(term, KL) for term in loss.each_term()):
+        raise ValueError(
+            f"The latents of {type(autoencoder).__name__} are points, whose KL divergence means nothing: set the "
+            "loss's kl_weight to 0."
+        )
+    adversarial = loss.adversarial
+    if adversarial is not None and adversarial.discriminator.in_channels != autoencoder.in_channels:
+        raise ValueError(
+            f"The discriminator takes {adversarial.discriminator.in_channels} channel(s) and the autoencoder gives "
+            f"{autoencoder.in_channels}: make their in_channels equal."
+        )
 
 
 def image_metrics() -> MetricCollection:

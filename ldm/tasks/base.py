@@ -46,6 +46,10 @@ class Task(L.LightningModule, ABC):
         """Whether a state-dict key belongs to a part that lives in another run folder, and not in the checkpoints."""
         return False
 
+    def is_training_only(self, key: str) -> bool:
+        """Whether a state-dict key belongs to a part that only training needs, and that is left out when it is used."""
+        return False
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The trained parameters by their state-dict names."""
         return {
@@ -54,6 +58,10 @@ class Task(L.LightningModule, ABC):
             for key, parameter in module.named_parameters()
             if parameter.requires_grad
         }
+
+    def averaged_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of them whose moving averages are worth keeping: what the model is used with after training."""
+        return self.trained_parameters()
 
     @abstractmethod
     def check_data(self, data: Any) -> None:
@@ -75,14 +83,14 @@ class Task(L.LightningModule, ABC):
     def averaged(self) -> AbstractContextManager[None]:
         """Within the block the first moving average stands in the network, if there is one."""
         for average in self.averages.values():
-            return average.swapped(self.trained_parameters())
+            return average.swapped(self.averaged_parameters())
         return nullcontext()
 
     def weight_versions(self) -> Iterator[tuple[str, AbstractContextManager[None]]]:
         """Name suffix and swap of each version of the weights: "" for the trained ones, "_ema<decay>" for averages."""
         yield "", nullcontext()
         for decay, average in self.averages.items():
-            yield f"_ema{decay}", average.swapped(self.trained_parameters())
+            yield f"_ema{decay}", average.swapped(self.averaged_parameters())
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.trained_parameters().values())
@@ -164,3 +172,7 @@ class BatchNoise:
         """(B, *shape), standard normal."""
         drawn = torch.randn(self.global_batch, *shape, generator=self.generator, device=self.rows.device)
         return drawn[self.rows]
+
+    def shared(self, count: int) -> Tensor:
+        """(count,) in [0, 1), the same on every rank."""
+        return torch.rand(count, generator=self.generator, device=self.rows.device)

@@ -11,17 +11,24 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ldm.errors import UserError
+from ldm.tasks.joint import JointOptimizer
 
 
 def hyperparameters(optimizer: Optimizer, scheduler: LRScheduler | None) -> dict[str, Any]:
     """Plain data that two newly built pairs have in common exactly if they were built alike."""
     return copy.deepcopy(
         {
-            "optimizer": type(optimizer).__name__,
+            "optimizer": kind_of(optimizer),
             "groups": [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups],
             "scheduler": None if scheduler is None else {"name": type(scheduler).__name__, **scheduler.state_dict()},
         }
     )
+
+
+def kind_of(optimizer: Optimizer) -> str:
+    """What it is called; of a joint one what its parts are called."""
+    parts = optimizer.parts if isinstance(optimizer, JointOptimizer) else [optimizer]
+    return " + ".join(type(part).__name__ for part in parts)
 
 
 def check_optimizer(saved: dict[str, Any], wanted: dict[str, Any]) -> None:

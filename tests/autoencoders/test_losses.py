@@ -5,7 +5,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from ldm.autoencoders import AutoencoderLoss, DiagonalGaussian, KLAutoencoder, LossTerm
+from ldm.autoencoders import Autoencoded, AutoencoderLoss, DiagonalGaussian, KLAutoencoder, LossTerm
 
 
 class Brightness(LossTerm):
@@ -15,37 +15,36 @@ class Brightness(LossTerm):
         super().__init__(name, weight)
         self.gain = torch.nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, images: Tensor, reconstructions: Tensor, posterior: DiagonalGaussian) -> Tensor:
-        return self.gain * (reconstructions.mean() - images.mean()).abs()
+    def forward(self, seen: Autoencoded) -> Tensor:
+        return self.gain * (seen.reconstructions.mean() - seen.images.mean()).abs()
 
 
 @pytest.fixture
-def batch() -> tuple[Tensor, Tensor, DiagonalGaussian]:
+def seen() -> Autoencoded:
     generator = torch.Generator().manual_seed(0)
     images, reconstructions = torch.randn(2, 3, 3, 16, 24, generator=generator)
-    return images, reconstructions, DiagonalGaussian(*torch.randn(2, 3, 4, 2, 3, generator=generator))
+    posterior = DiagonalGaussian(*torch.randn(2, 3, 4, 2, 3, generator=generator))
+    return Autoencoded(KLAutoencoder(channels=8), images, reconstructions, posterior)
 
 
 @pytest.mark.parametrize(("reconstruction", "power"), [("l1", 1), ("l2", 2)])
-def test_total_is_the_published_sum_over_the_number_of_pixel_values(batch, reconstruction, power) -> None:
-    images, reconstructions, posterior = batch
+def test_total_is_the_published_sum_over_the_number_of_pixel_values(seen, reconstruction, power) -> None:
     for weight in (1e-6, 1.0):  # 1.0 makes the KL visible
-        losses = AutoencoderLoss(reconstruction, kl_weight=weight)(*batch)
-        summed = ((images - reconstructions).abs() ** power).sum() + weight * posterior.kl().sum()
+        losses = AutoencoderLoss(reconstruction, kl_weight=weight)(seen)
+        summed = ((seen.images - seen.reconstructions).abs() ** power).sum() + weight * seen.posterior.kl().sum()
         torch.testing.assert_close(losses["total"] * (3 * 16 * 24), summed / 3, rtol=1e-6, atol=0)
 
 
-def test_kl_weight_next_to_a_mean_over_the_latent(batch) -> None:
-    _, _, posterior = batch
-    losses = AutoencoderLoss(kl_weight=1e-6)(*batch)
+def test_kl_weight_next_to_a_mean_over_the_latent(seen) -> None:
+    losses = AutoencoderLoss(kl_weight=1e-6)(seen)
     latent_values, pixel_values = 4 * 2 * 3, 3 * 16 * 24
-    mean_kl = posterior.kl().mean() / latent_values
+    mean_kl = seen.posterior.kl().mean() / latent_values
     torch.testing.assert_close(losses["kl"], mean_kl * latent_values / pixel_values)
 
 
-def test_every_term_is_named_and_weighted(batch) -> None:
+def test_every_term_is_named_and_weighted(seen) -> None:
     loss = AutoencoderLoss(terms=[Brightness()])
-    losses = loss(*batch)
+    losses = loss(seen)
     assert list(losses) == ["reconstruction", "kl", "brightness", "total"]
     assert all(value.shape == () for value in losses.values())
     expected = losses["reconstruction"] + 1e-6 * losses["kl"] + 0.5 * losses["brightness"]
@@ -55,15 +54,16 @@ def test_every_term_is_named_and_weighted(batch) -> None:
 
 def test_perfect_reconstruction_of_a_prior_costs_nothing() -> None:
     images, zeros = torch.randn(2, 3, 8, 8), torch.zeros(2, 4, 1, 1)
-    assert AutoencoderLoss()(images, images, DiagonalGaussian(zeros, zeros))["total"] == 0
+    seen = Autoencoded(KLAutoencoder(channels=8), images, images, DiagonalGaussian(zeros, zeros))
+    assert AutoencoderLoss()(seen)["total"] == 0
 
 
 def test_names_must_differ() -> None:
     for name in ("kl", "total"):
         with pytest.raises(ValueError, match="different names"):
             AutoencoderLoss(terms=[Brightness(name)])
-    with pytest.raises(ValueError, match='choose "l1" or "l2"'):
-        AutoencoderLoss("huber")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='choose "l1", "l2" or "huber"'):
+        AutoencoderLoss("l3")  # type: ignore[arg-type]
 
 
 def test_bfloat16_autocast_gives_a_finite_float32_loss() -> None:
@@ -73,8 +73,7 @@ def test_bfloat16_autocast_gives_a_finite_float32_loss() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         posterior = model.posterior(images)
         reconstructions = model.reconstruct(posterior.sample(eps))
-        losses = AutoencoderLoss()(images, reconstructions, posterior)
-    assert reconstructions.dtype == torch.bfloat16
+        losses = AutoencoderLoss()(Autoencoded(model, images, reconstructions, posterior))
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
     losses["total"].backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())  # type: ignore[union-attr]

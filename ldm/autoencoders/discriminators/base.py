@@ -1,0 +1,21 @@
+"""The seam of a discriminator."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Discriminator(nn.Module, ABC):
+    """Says of images or of parts of them how real they look.
+
+    Args:
+        in_channels: Channels of the images.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] -> logits (B, ...), higher for real ones."""
