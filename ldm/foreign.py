@@ -1,20 +1,23 @@
-"""Weight files of other code bases, read and given to networks of ours."""
+"""Weight files of other code bases, read and given to modules of ours."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ldm.autoencoders.layouts import layouts as autoencoder_layouts
 from ldm.conditioners import Conditioner, Label
 from ldm.errors import UserError
 from ldm.networks import DiT, Network, UNet
-from ldm.networks.layouts import Layout, layouts, recognise
+from ldm.networks.layouts import Layout
+from ldm.networks.layouts import layouts as network_layouts
 from ldm.networks.layouts.dit_official import LABELS
 from ldm.weight_files import read_tensors
 
 NETWORKS: dict[str, type[Network]] = {"dit": DiT, "unet": UNet}  # by what the name of a layout begins with
+AUTOENCODER = "autoencoder"
 MOST_NAMED = 3  # keys in a message
 
 
@@ -24,26 +27,28 @@ class ForeignModel:
 
     Attributes:
         file: where they are.
-        kind: dit or unet.
+        kind: dit, unet or autoencoder.
         layout: the names that they have.
         weights: all tensors of the file.
     """
 
     file: Path
     kind: str
-    layout: Layout
+    layout: Layout[Any]
     weights: Mapping[str, Tensor]
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of the network's constructor, as far as the weights tell them."""
+        """Arguments of the module's constructor, as far as the weights tell them."""
         try:
             return self.layout.describe(self.weights)
+        except UserError as error:
+            raise UserError(f"{self.file}: {error}") from None
         except KeyError as error:
             raise UserError(
                 f"{self.file} looks like {self.layout.title} and lacks {error.args[0]}: give the whole file."
             ) from None
 
-    def load_into(self, net: Network) -> None:
+    def load_into(self, net: nn.Module) -> None:
         """Raise a UserError that names the first keys that differ where the weights are not of `net`."""
         try:
             net.load_state_dict(self.layout.renamed(self.weights, net), strict=True)
@@ -74,23 +79,38 @@ class ForeignModel:
 
 
 def read_foreign(file: Path, kind: str | None = None) -> ForeignModel:
-    """The model in a file, whose layout its keys tell.
+    """The model in a file, whose layout its keys tell; of a given kind, or any diffusion network.
+
+    A file that holds several, such as the whole of Stable Diffusion, is read as the kind that is asked for.
 
     Raises:
         UserError: the file cannot be read without running its code, or is in no layout that is known.
     """
     weights = read_tensors(file)
-    name = recognise(weights.keys())
-    if name is None:
-        known = "; ".join(layout.title for layout in layouts().values())
-        raise UserError(
-            f"{file} is in no layout of weights that ldm knows: its keys begin with {first_keys(weights)}. It knows "
-            f"{known}."
-        )
-    found = name.partition("_")[0]
-    if kind is not None and kind != found:
-        raise UserError(f"{file} holds a {found}, in the layout of {layouts()[name].title}: say {found}, not {kind}.")
-    return ForeignModel(file, found, layouts()[name], weights)
+    found = matching(weights)
+    for wanted in NETWORKS if kind is None else (kind,):
+        if wanted in found:
+            return ForeignModel(file, wanted, found[wanted], weights)
+    for other, layout in found.items():
+        what = "an autoencoder" if other == AUTOENCODER else f"a {other}"
+        way_out = "give a diffusion network's weights" if kind is None else f"say {other}, not {kind}"
+        raise UserError(f"{file} holds {what}, in the layout of {layout.title}: {way_out}.")
+    known = "; ".join(layout.title for _, layout in known_layouts())
+    raise UserError(
+        f"{file} is in no layout of weights that ldm knows: its keys begin with {first_keys(weights)}. It knows "
+        f"{known}."
+    )
+
+
+def known_layouts() -> list[tuple[str, Layout[Any]]]:
+    """Every layout, with the kind of model that it is a layout of."""
+    networks = [(name.partition("_")[0], layout) for name, layout in network_layouts().items()]
+    return networks + [(AUTOENCODER, layout) for layout in autoencoder_layouts().values()]
+
+
+def matching(keys: Collection[str]) -> dict[str, Layout[Any]]:
+    """By kind of model, the layouts that weights with these keys are in."""
+    return {kind: layout for kind, layout in known_layouts() if layout.matches(keys)}
 
 
 def first_keys(weights: Mapping[str, Any]) -> str:

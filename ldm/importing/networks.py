@@ -1,93 +1,64 @@
-"""Weights of other code bases, made an export of ours."""
+"""Diffusion networks of other code bases, made an export of ours."""
 
 import inspect
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ldm import runs
 from ldm.conditioners import Label
 from ldm.diffusion import paths, predictions
 from ldm.errors import UserError
-from ldm.exports import check_replaceable, write_export
+from ldm.exports import write_export
 from ldm.foreign import NETWORKS, ForeignModel, read_foreign
 from ldm.frozen_files import gather_files
+from ldm.importing.blocks import block, plain
 from ldm.networks.unet_parts import Transformers
 from ldm.tasks import DiffusionTask
 from ldm.trust import AUTOENCODER_LOADER
 
 PATHS = {"dit": "Linear", "unet": "ScaledLinear"}  # what the published models were trained on
+PREDICTION = "eps"  # as nearly all of them
 TEXT_MODELS: dict[int, dict[str, Any]] = {  # by the width of their tokens: Stable Diffusion 1 and 2
     768: {"model": "ViT-L-14-quickgelu", "layer": "last", "padding": "end"},
     1024: {"model": "ViT-H-14", "layer": "penultimate"},
 }
 
 
-def import_weights(
-    kind: Literal["dit", "unet"],
-    file: str,
-    out: str,
-    autoencoder: str | None = None,
-    text_weights: str | None = None,
-    text_model: str | None = None,
-    input_size: int | None = None,
-    num_heads: int | None = None,
-    path: str | None = None,
-    prediction: Literal["eps", "v", "x0"] = "eps",
-    classes: str | None = None,
-    force: bool = False,
-    trust_code: bool = False,
-) -> Path:
-    """Make an export of a weight file of another code base.
-
-    The layout is told by the keys of FILE: the official DiT, or a U-Net by CompVis' or diffusers' names. The network is
-    read from the shapes; what they cannot tell is an option. OUT can then be sampled from, and training can start from
-    it. Example: ldm import dit DiT-XL-2-256x256.pt runs/dit_xl_2 --autoencoder runs/sd_vae
-
-    Args:
-        kind: dit or unet.
-        file: the weights, .safetensors, or .pt and .ckpt, of which nothing is run.
-        out: the folder to make.
-        autoencoder: run folder or export of the autoencoder whose latents the weights know; must be given.
-        text_weights: of a unet, the file of its text encoder; a file of the whole model, such as FILE may be, will do.
-        text_model: name of the text encoder in open_clip; left out, that of Stable Diffusion 1 or 2.
-        input_size: side of the latents; left out, that of a DiT's positions, and 64 for a unet.
-        num_heads: attention heads; left out, as published: 16 in DiT-XL, else 64 channels each; 8 in Stable Diffusion.
-        path: the noise path; left out, linear for a dit and scaledlinear for a unet.
-        prediction: what the network says: eps, v or x0.
-        classes: a text file with the names of a dit's classes, one a line in their order.
-        force: replace OUT if it holds an older export.
-        trust_code: allow the autoencoder's config to name classes from outside ldm, which runs their code.
-
-    Returns:
-        `out`.
-    """
+def import_network(
+    kind: str,
+    file: Path,
+    out: Path,
+    autoencoder: str | None,
+    text_weights: str | None,
+    text_model: str | None,
+    input_size: int | None,
+    num_heads: int | None,
+    path: str | None,
+    prediction: str | None,
+    classes: str | None,
+    trust_code: bool,
+) -> None:
+    """Make the export `out` of a diffusion network's weights; the options are those of `import_weights`."""
     if autoencoder is None:
         raise UserError("import needs --autoencoder: the run or export of the autoencoder whose latents FILE knows.")
-    check_replaceable(Path(out), force)
-    foreign = read_foreign(Path(file), kind)
+    foreign = read_foreign(file, kind)
     arguments = network_arguments(foreign, input_size, num_heads)
     conditioner = text_block(arguments, text_weights, text_model) if kind == "unet" else label_block(foreign)
-    model = {
-        "class_path": "ldm.tasks.DiffusionTask",
-        "init_args": {
-            "net": block(f"ldm.networks.{NETWORKS[kind].__name__}", **arguments),
-            "diffusion": process_block(path or PATHS[kind], prediction, arguments.get("learned_variance", False)),
-            "conditioner": conditioner,
-            "autoencoder": block(AUTOENCODER_LOADER, run=autoencoder, trust_code=trust_code),
-        },
-    }
-    task: DiffusionTask = runs.instantiate(DiffusionTask, "model", model, Path(file), trust_code)
+    learned_variance = arguments.get("learned_variance", False)
+    model = block(
+        "ldm.tasks.DiffusionTask",
+        net=block(f"ldm.networks.{NETWORKS[kind].__name__}", **arguments),
+        diffusion=process_block(path or PATHS[kind], prediction or PREDICTION, learned_variance),
+        conditioner=conditioner,
+        autoencoder=block(AUTOENCODER_LOADER, run=autoencoder, trust_code=trust_code),
+    )
+    task: DiffusionTask = runs.instantiate(DiffusionTask, "model", model, file, trust_code)
     fill(task, foreign)
     size = check_latents(task, foreign)
     names = None if classes is None else class_names(Path(classes), foreign)
     runs.embed_autoencoder(model, trust_code)
     files = gather_files(model, trust_code)
-    write_export(Path(out), model, task.state_dict(), size, names, files)
-    return Path(out)
-
-
-def block(class_path: str, **init_args: Any) -> dict[str, Any]:
-    return {"class_path": class_path, "init_args": init_args}
+    write_export(out, model, task.state_dict(), size, names, files)
 
 
 def network_arguments(foreign: ForeignModel, input_size: int | None, num_heads: int | None) -> dict[str, Any]:
@@ -103,17 +74,6 @@ def network_arguments(foreign: ForeignModel, input_size: int | None, num_heads: 
     elif num_heads is not None:
         arguments["num_heads"] = num_heads
     return {name: plain(value) for name, value in arguments.items()}
-
-
-def plain(value: Any) -> Any:
-    """A value of a config: an object of ours as its class and arguments."""
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if not type(value).__module__.startswith("ldm."):
-        return value
-    kind = type(value)
-    arguments = {name: plain(getattr(value, name)) for name in inspect.signature(kind).parameters}
-    return block(f"{kind.__module__}.{kind.__qualname__}", **arguments)
 
 
 def process_block(path: str, prediction: str, learned_variance: bool) -> dict[str, Any]:
