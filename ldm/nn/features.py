@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -17,6 +17,13 @@ from ldm.errors import UserError
 from ldm.weight_files import read_tensors
 
 SEED = 0  # of random weights: the same ones in each process
+
+
+class MapSize(NamedTuple):
+    """The channels of a feature map, and how many pixels of what the network is given one of its places is wide."""
+
+    channels: int
+    stride: int
 
 
 class Features(ABC):
@@ -33,6 +40,10 @@ class Features(ABC):
     @abstractmethod
     def maps(self, images: Tensor) -> list[Tensor]:
         """Images (B, 1 or 3, H, W) in [-1, 1] -> feature maps (B, C_i, H_i, W_i), float32, the finest first."""
+
+    @abstractmethod
+    def sizes(self) -> list[MapSize]:
+        """Of each of the maps, without reading the weights."""
 
     @abstractmethod
     def pooled(self, images: Tensor) -> Tensor:
@@ -103,6 +114,16 @@ class TimmFeatures(Features):
                 self.prepared(images), indices=layers, intermediates_only=True, output_fmt="NCHW"
             )
         return list(found)
+
+    def sizes(self) -> list[MapSize]:
+        layers = None if self.layers is None else list(self.layers)
+        with torch.device("meta"), torch.no_grad():
+            net: Any = self.built()
+            side = net.pretrained_cfg["input_size"][-1]
+            found = net.forward_intermediates(
+                torch.zeros(1, 3, side, side), indices=layers, intermediates_only=True, output_fmt="NCHW"
+            )
+        return [MapSize(each.shape[1], side // each.shape[2]) for each in found]
 
     def pooled(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):

@@ -58,6 +58,14 @@ def test_a_transformer_takes_images_of_another_size_and_one_colour_is_as_good_as
     assert torch.equal(tokens, features.maps(grey.expand(-1, 3, -1, -1))[0])
 
 
+@pytest.mark.parametrize(("model", "layers"), [("resnet10t", [1, 2]), ("test_vit", [0, -1]), ("convnext_atto", None)])
+def test_the_sizes_of_the_maps_are_known_without_weights(model, layers):
+    features = TimmFeatures(model, "nowhere.safetensors", layers)
+    sizes = features.sizes()
+    maps = TimmFeatures(model, layers=layers).maps(torch.zeros(1, 3, 64, 64))
+    assert [(size.channels, 64 // size.stride) for size in sizes] == [(m.shape[1], m.shape[2]) for m in maps]
+
+
 def test_autocast_changes_nothing():
     features, images = TimmFeatures(MODEL), torch.rand(1, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
