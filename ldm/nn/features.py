@@ -63,8 +63,9 @@ class TimmFeatures(Features):
 
     Args:
         model: the model's name in timm: vgg16_bn, resnet50, convnext_tiny, vit_small_patch14_dinov2 ...
-        weights: a local file of its weights, .safetensors or .pth; null: random weights, always the same. (Features of
-            a random convolutional network still tell sharp from blurred; trained ones tell more.)
+        weights: a local file of its weights, .safetensors or .pth, or the `ldm export` of a run that trained it
+            (`FeaturesTask`); null: random weights, always the same. (Features of a random convolutional network still
+            tell sharp from blurred; trained ones tell more.)
         layers: numbers of the feature maps to use, -1 = the last; left out, all of them.
         size: side that images are resized to; left out, they stay as large as they are.
     """
@@ -81,7 +82,7 @@ class TimmFeatures(Features):
             built: Any = self.built()
         if not hasattr(built, "forward_intermediates"):
             raise ValueError(f"timm's {model} does not give its intermediate features: choose another model.")
-        self.width: int = built.num_features
+        self.width: int = getattr(built, "head_hidden_size", built.num_features)  # some widen before they are pooled
         config = built.pretrained_cfg
         self.mean, self.std = config["mean"], config["std"]
         self._net: nn.Module | None = None
@@ -89,13 +90,22 @@ class TimmFeatures(Features):
 
     @property
     def path(self) -> Path | None:
-        return None if self.weights is None else Path(self.weights).expanduser()
+        if self.weights is None:
+            return None
+        path = Path(self.weights).expanduser()
+        return self.parts(path)[0] if path.is_dir() else path
+
+    @classmethod
+    def parts(cls, path: Path) -> list[Path]:
+        """The files that are read of an export's folder."""
+        return [path / "model.safetensors"]
 
     def check(self) -> None:
         if self.path is not None and not self.path.is_file():
             raise UserError(
                 f"The features of {self.model} read their weights from {self.weights}, and there is no such file: "
-                "nothing is downloaded, so fetch them yourself and give their path as weights."
+                "nothing is downloaded, so fetch them yourself and give their path, or the `ldm export` of a run that "
+                "trained them, as weights."
             )
 
     def fingerprint(self) -> str:
@@ -111,7 +121,7 @@ class TimmFeatures(Features):
             net: Any = self.net(images.device)
             layers = None if self.layers is None else list(self.layers)
             found = net.forward_intermediates(
-                self.prepared(images), indices=layers, intermediates_only=True, output_fmt="NCHW"
+                self.prepared(images), indices=layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
             )
         return list(found)
 
