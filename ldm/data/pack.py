@@ -75,8 +75,8 @@ def pack(
     Args:
         source: a folder with one sub-folder per class, or a flat folder; beside NAME.jpg there may be NAME.txt (its
             caption), NAME.json (further fields, or several captions) and NAME.map.png (classes of its pixels, or
-            another picture over it). Or the name of an embedded set: digits, or shapes (drawn, with captions); or
-            torchvision:NAME, such as torchvision:CIFAR10.
+            another picture over it). Or the name of an embedded set: digits, photos (tiles of two photographs), or
+            shapes (drawn, with captions); or torchvision:NAME, such as torchvision:CIFAR10.
         out: the folder to write. With a val_fraction it holds two sets, OUT/train and OUT/val.
         shard_size: the most samples in one shard.
         shard_bytes: a shard that has reached so many bytes is closed.
@@ -86,7 +86,8 @@ def pack(
         max_pixels: leave out images with more pixels (width x height), by their header, before decoding.
         min_side: leave out images whose shorter side has fewer pixels.
         root: where torchvision keeps its downloads.
-        split: which split of a torchvision set to pack, such as train or test; of shapes, train or heldout.
+        split: which split of a torchvision set to pack, such as train or test; of photos and shapes, train or
+            heldout.
         num_workers: threads that read and check.
         num_images: how many scenes of shapes to pack; 20,000 if left out. Other sources have a number of their own.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.data.annotations import Fields, parse_fields
-from ldm.data.embedded import EMBEDDED, digits, png
+from ldm.data.embedded import EMBEDDED, PHOTO_SPLITS, digits, photos, png
 from ldm.data.shapes import SPLITS as SHAPES_SPLITS
 from ldm.data.shapes import Scene, draw, scene, weighted_captions
 from ldm.errors import UserError
@@ -66,6 +66,8 @@ def open_source(source: str, root: str = "data", split: str = "train", num_image
         return _shapes(split, SHAPES_IMAGES if num_images is None else num_images)
     if source == "digits":
         return _digits()
+    if source == "photos":
+        return _photos(split)
     if source.startswith(TORCHVISION):
         return _torchvision(source.removeprefix(TORCHVISION), root, split)
     raise UserError(
@@ -178,6 +180,14 @@ def _beside(path: Path, name: str, label: int | None, maps: set[Path]) -> Item:
 
 def _alone() -> bytes:
     raise BadImage("map without its image")
+
+
+def _photos(split: str) -> Source:
+    if split not in PHOTO_SPLITS:
+        raise UserError(f"split is {split!r}; photos has {' and '.join(map(repr, PHOTO_SPLITS))}")
+    images, labels, classes, names = photos(split)
+    items = [Item(name, _constant(data), y) for data, y, name in zip(images, labels, names, strict=True)]
+    return Source("photos", items, classes)
 
 
 def _torchvision(name: str, root: str, split: str) -> Source:
