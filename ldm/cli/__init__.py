@@ -63,13 +63,15 @@ def all_commands() -> dict[str, Callable[[list[str]], None]]:
         "likelihood": _likelihood,
         "export": _export,
         "import": _import,
+        "inspect": _inspect,
+        "compare-latents": _compare_latents,
         "plot": _plot,
     }
 
 
 def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
     """What `ldm --help` prints."""
-    lines = [f"  {name:<12}{(command.__doc__ or '').splitlines()[0]}" for name, command in commands.items()]
+    lines = [f"  {name:<17}{(command.__doc__ or '').splitlines()[0]}" for name, command in commands.items()]
     return "\n".join(
         [
             "usage: ldm COMMAND [options]",
@@ -143,7 +145,7 @@ def _likelihood(argv: list[str]) -> None:
 
 
 def _export(argv: list[str]) -> None:
-    """A run folder -> model.safetensors and config.yaml, the autoencoder included."""
+    """A run folder -> model.safetensors and config.yaml, all included; an autoencoder also for other code."""
     from ldm.cli.signature import call
     from ldm.runs import export as export_run
 
@@ -151,11 +153,27 @@ def _export(argv: list[str]) -> None:
 
 
 def _import(argv: list[str]) -> None:
-    """Weights of another code base (official DiT, Stable Diffusion's U-Net) -> an export to sample from."""
+    """Weights of another code base (official DiT, Stable Diffusion's U-Net, autoencoders) -> an export."""
     from ldm.cli.signature import call
     from ldm.importing import import_weights
 
     call(import_weights, argv, "import")
+
+
+def _inspect(argv: list[str]) -> None:
+    """What a path holds: shards, a run, an export or a weight file, with the contract of its latents."""
+    from ldm.cli.inspection import inspect
+    from ldm.cli.signature import call
+
+    call(inspect, argv, "inspect")
+
+
+def _compare_latents(argv: list[str]) -> None:
+    """Whether two sets of latents may be mixed and, if not, how far apart they are."""
+    from ldm.cli.comparison import compare_latents
+    from ldm.cli.signature import call
+
+    call(compare_latents, argv, "compare-latents")
 
 
 def _plot(argv: list[str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 import ldm
 from ldm.cli import all_commands, main
+from ldm.cli.comparison import compare_latents
+from ldm.cli.inspection import inspect
 from ldm.cli.likelihood import likelihood
 from ldm.cli.sample import sample
 from ldm.cli.signature import build_parser
@@ -29,6 +31,8 @@ COMMANDS = {
     "likelihood": likelihood,
     "export": export,
     "import": import_weights,
+    "inspect": inspect,
+    "compare-latents": compare_latents,
     "quickstart": quickstart,
 }
 
