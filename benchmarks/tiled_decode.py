@@ -2,8 +2,7 @@
 
     python benchmarks/tiled_decode.py [SIDE] [--tile PIXELS] [--whole] [--bfloat16]
 
-The peak is the process's, with Python, PyTorch and the weights. --whole decodes without tiles, for comparison: of 2048
-pixels a side that takes tens of gigabytes, most of it for attention.
+The peak is the process's, with Python, PyTorch and the weights. --whole decodes without tiles, for comparison.
 """
 
 import argparse

@@ -32,6 +32,7 @@ class Autoencoder(nn.Module, ABC):
     """
 
     has_spread = True  # whether the posterior is wider than a point, so that a KL divergence means something
+    borrowed: tuple[str, ...] = ()  # children of another run, with the latents' statistics; neither trained nor saved
 
     latent_mean: Tensor
     latent_std: Tensor

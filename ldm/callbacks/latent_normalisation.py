@@ -11,7 +11,7 @@ class LatentNormalisation(L.Callback):
     """Measures the latents of the training set and makes the autoencoder own the result.
 
     The averaged weights encode, since they are what later loads; every rank reads its share. It runs before the last
-    checkpoint is saved. On other tasks it does nothing.
+    checkpoint is saved. On other tasks, and where the latents are another autoencoder's, it does nothing.
 
     Args:
         num_samples: number of training images to measure over; the whole set where it is smaller.
@@ -26,6 +26,8 @@ class LatentNormalisation(L.Callback):
         if not isinstance(pl_module, AutoencoderTask) or data is None:
             return
         autoencoder = pl_module.autoencoder
+        if autoencoder.borrowed:
+            return
         statistics = LatentStatistics(autoencoder.latent_channels)
         autoencoder.eval()
         with pl_module.averaged(), trainer.precision_plugin.forward_context():

@@ -68,6 +68,9 @@ class AutoencoderTask(Task):
     def averaged_parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.trained_parameters().items() if not self.is_training_only(name)}
 
+    def is_frozen(self, key: str) -> bool:
+        return any(key.startswith(f"autoencoder.{part}.") for part in self.autoencoder.borrowed)
+
     def is_training_only(self, key: str) -> bool:
         return key.startswith("loss.")
 
