@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ CLASSES = "classes.json"  # the names of the classes that the model was trained 
 WEIGHTS = "model.safetensors"
 AUTOENCODER = "autoencoder."  # what the names of an autoencoder's weights begin with, in a model of either kind
 ENCODERS = "encoders"  # the files of frozen encoders, where the model has some
+OWN = (CONFIG, WEIGHTS, CLASSES, ENCODERS)
 
 
 def write_export(
@@ -41,17 +43,28 @@ def write_export(
         classes: the names of its classes, where they have some.
         files: further files by their places in the folder, below encoders/: those that the model block names.
     """
+    with replaced(out) as part:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part / WEIGHTS)
+        config = {"model": dict(model), "data": {"init_args": {"size": size}}, "made": made(part / WEIGHTS, weights)}
+        (part / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+        if classes is not None:
+            (part / CLASSES).write_text(json.dumps(list(classes), indent=1, ensure_ascii=False) + "\n")
+        for place, file in (files or {}).items():
+            (part / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, part / place)
+
+
+@contextmanager
+def replaced(out: Path) -> Iterator[Path]:
+    """A new folder to fill, which becomes `out` if nothing is raised; an older `out` stays until then."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part / WEIGHTS)
-    config = {"model": dict(model), "data": {"init_args": {"size": size}}, "made": made(part / WEIGHTS, weights)}
-    (part / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    if classes is not None:
-        (part / CLASSES).write_text(json.dumps(list(classes), indent=1, ensure_ascii=False) + "\n")
-    for place, file in (files or {}).items():
-        (part / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, part / place)
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if out.exists():
         shutil.rmtree(out)
     os.replace(part, out)
@@ -97,14 +110,17 @@ def read_made(folder: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in said.items()} if isinstance(said, dict) else {}
 
 
-def check_replaceable(out: Path, force: bool) -> None:
-    """Raise a UserError unless `out` is absent, an empty folder or, with `force`, holds an export and nothing else."""
+def check_replaceable(out: Path, force: bool, files: Collection[str] = OWN) -> None:
+    """Raise a UserError unless `out` is absent, an empty folder or, with `force`, holds an export and nothing else.
+
+    `files` are what an export may consist of; left out, those of one in our own layout.
+    """
     if not out.exists():
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file: give another name.")
     found = {path.name for path in out.iterdir()}
-    foreign = sorted(found - {CONFIG, WEIGHTS, CLASSES, ENCODERS}) or unnamed_encoders(out)
+    foreign = sorted(found - {*files}) or unnamed_encoders(out)
     if foreign:
         other = foreign[0]
         raise UserError(f"{out} holds other things than an export, such as {other}: give another folder.")

@@ -6,7 +6,7 @@ A run folder holds config.yaml and checkpoints/; an export holds config.yaml and
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ldm import checkpoints
 from ldm.autoencoders import Autoencoder
+from ldm.autoencoders.layouts.folders import FILES, write_folder
 from ldm.conditioners import Conditioner
 from ldm.diffusion import Process
 from ldm.errors import UserError
-from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_replaceable, read_weights, write_export
+from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_replaceable, read_weights, replaced, write_export
 from ldm.frozen_files import gather_files, locate_files
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
@@ -66,7 +67,8 @@ def load_diffusion(folder: str | Path, weights: str = "ema", trust_code: bool = 
     """`load`, of a folder that must hold a diffusion model."""
     task = load(folder, weights, trust_code)
     if not isinstance(task, DiffusionTask):
-        raise UserError(f"{folder} holds an autoencoder: give the run folder of a diffusion model.")
+        what = "an autoencoder" if isinstance(task, AutoencoderTask) else "a feature network"
+        raise UserError(f"{folder} holds {what}: give the run folder of a diffusion model.")
     return task
 
 
@@ -78,12 +80,9 @@ def load_autoencoder(run: str, trust_code: bool = False) -> Autoencoder:
         trust_code: let that folder's config name classes from outside ldm, which runs their code.
     """
     task = load(run, trust_code=trust_code)
-    assert isinstance(task, AutoencoderTask | DiffusionTask)
-    if task.autoencoder.latent_samples == 0:
-        raise UserError(
-            f"The autoencoder of {run} is not finished: its latent mean and std are measured when its training ends. "
-            "Run its `fit` command again to the end."
-        )
+    if not isinstance(task, AutoencoderTask | DiffusionTask):
+        raise UserError(f"{run} holds no autoencoder: give the run folder of one, or of a diffusion model.")
+    check_measured(task.autoencoder, run)
     return task.autoencoder
 
 
@@ -261,23 +260,34 @@ def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
 
 
 def export(
-    run: str | Path, out: str | Path, weights: str = "ema", force: bool = False, trust_code: bool = False
+    run: str | Path,
+    out: str | Path,
+    weights: str = "ema",
+    force: bool = False,
+    trust_code: bool = False,
+    layout: Literal["ldm", "diffusers", "compvis"] = "ldm",
 ) -> Path:
     """Write a run as model.safetensors and config.yaml, the autoencoder and the files of frozen encoders included.
 
     The folder needs nothing else: it can be moved, published and sampled from, and training can take its autoencoder.
+    In the layout of diffusers or compvis it is for other code: see --layout.
 
     Args:
-        run: the run folder.
+        run: the run folder, or an export.
         out: the folder to make.
         weights: ema, raw, or the decay of one of the averages, for example 0.9999.
         force: replace OUT if it holds an older export.
         trust_code: allow the run's config to name classes from outside ldm, which runs their code.
+        layout: ldm; of an autoencoder also diffusers (AutoencoderKL or VQModel for from_pretrained; pipelines of
+            diffusers normalise by scaling_factor and shift_factor only, so latents_mean and latents_std, which stand
+            there where channels differ, are yours to apply) or compvis (model.ckpt and config.yaml of a first stage).
 
     Returns:
         `out`.
     """
     run, out = Path(run), Path(out)
+    if layout != "ldm":
+        return export_layout(layout, run, out, weights, force, trust_code)
     check_replaceable(out, force)
     task = load(run, weights, trust_code)
     model = read_model_config(run)
@@ -287,6 +297,30 @@ def export(
     files = gather_files(model, trust_code)
     write_export(out, model, task.state_dict(), trained_size(run), read_classes(run), files)
     return out
+
+
+def export_layout(layout: str, run: Path, out: Path, weights: str, force: bool, trust_code: bool) -> Path:
+    """`export` of an autoencoder for other code."""
+    check_replaceable(out, force, FILES[layout])
+    task = load(run, weights, trust_code)
+    if not isinstance(task, AutoencoderTask):
+        raise UserError(
+            f"{run} is no autoencoder's, and only these are written in the layout of {layout}: give the run of an "
+            "autoencoder, or leave --layout out."
+        )
+    check_measured(task.autoencoder, run)
+    with replaced(out) as folder:
+        write_folder(layout, folder, task.autoencoder, trained_size(run))
+    return out
+
+
+def check_measured(autoencoder: Autoencoder, run: str | Path) -> None:
+    """Raise a UserError unless the autoencoder has its latent statistics."""
+    if autoencoder.latent_samples == 0:
+        raise UserError(
+            f"The autoencoder of {run} is not finished: its latent mean and std are measured when its training ends. "
+            "Run its `fit` command again to the end."
+        )
 
 
 def embed_autoencoder(model: dict[str, Any], trust_code: bool = False) -> None:

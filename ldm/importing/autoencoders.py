@@ -77,7 +77,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def model_arguments(foreign: ForeignModel) -> dict[str, Any]:
-    """Of AutoencoderTask, as plain data. The loss is the plainest: it matters only to training on."""
+    """Of AutoencoderTask, as plain data. The loss is the plainest: it matters to further training only."""
     arguments = foreign.arguments()
     quantiser = arguments.pop("quantiser", None)
     if quantiser is None:
@@ -85,7 +85,8 @@ def model_arguments(foreign: ForeignModel) -> dict[str, Any]:
     else:
         described = block("ldm.autoencoders.quantisers.VQ", num_codes=quantiser.num_codes, width=quantiser.width)
         autoencoder = block("ldm.autoencoders.QuantisedAutoencoder", quantiser=described, **arguments)
-    return {"autoencoder": autoencoder, "loss": block("ldm.autoencoders.AutoencoderLoss")}
+    loss = block("ldm.autoencoders.AutoencoderLoss", **({} if quantiser is None else {"kl_weight": 0.0}))
+    return {"autoencoder": autoencoder, "loss": loss}
 
 
 def check_norms(task: AutoencoderTask, config: Mapping[str, Any], file: Path) -> None:
