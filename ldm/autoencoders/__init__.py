@@ -4,19 +4,32 @@ from ldm.autoencoders.autoencoded import Autoencoded
 from ldm.autoencoders.base import Autoencoder
 from ldm.autoencoders.gaussian import DiagonalGaussian
 from ldm.autoencoders.kl import KLAutoencoder
-from ldm.autoencoders.losses import KL, LPIPS, Adversarial, AutoencoderLoss, LossTerm, Perceptual, Reconstruction
+from ldm.autoencoders.losses import (
+    KL,
+    LPIPS,
+    Adversarial,
+    Alignment,
+    AutoencoderLoss,
+    Equivariance,
+    LossTerm,
+    Perceptual,
+    Reconstruction,
+)
 from ldm.autoencoders.pixels import Pixels
 from ldm.autoencoders.quantised import QuantisedAutoencoder
+from ldm.autoencoders.representation import RepresentationAutoencoder
 from ldm.autoencoders.statistics import LatentStatistics
 
 __all__ = [
     "KL",
     "LPIPS",
     "Adversarial",
+    "Alignment",
     "Autoencoded",
     "Autoencoder",
     "AutoencoderLoss",
     "DiagonalGaussian",
+    "Equivariance",
     "KLAutoencoder",
     "LatentStatistics",
     "LossTerm",
@@ -24,4 +37,5 @@ __all__ = [
     "Pixels",
     "QuantisedAutoencoder",
     "Reconstruction",
+    "RepresentationAutoencoder",
 ]

@@ -8,14 +8,29 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ldm.autoencoders
-from ldm.autoencoders import Autoencoder, KLAutoencoder, LatentStatistics, Pixels
+from ldm.autoencoders import (
+    Autoencoder,
+    KLAutoencoder,
+    LatentStatistics,
+    Pixels,
+    QuantisedAutoencoder,
+    RepresentationAutoencoder,
+)
+from ldm.autoencoders.quantisers import VQ
+from ldm.nn.features import TimmFeatures
+from ldm.tasks.base import BatchNoise
 
 for _module in pkgutil.iter_modules(ldm.autoencoders.__path__):
     importlib.import_module(f"ldm.autoencoders.{_module.name}")
 
+FEATURES = TimmFeatures("test_vit", layers=[-1])
 SMALL = {
     KLAutoencoder: lambda: KLAutoencoder(channels=8, channel_multipliers=[1, 2], num_res_blocks=1),
     Pixels: lambda: Pixels(3),
+    QuantisedAutoencoder: lambda: QuantisedAutoencoder(
+        VQ(num_codes=16, width=3, restart_every=1), channels=8, channel_multipliers=[1, 2], num_res_blocks=1
+    ),
+    RepresentationAutoencoder: lambda: RepresentationAutoencoder(FEATURES, size=64, width=32, depth=2, num_heads=2),
 }
 
 
@@ -154,9 +169,8 @@ def test_fingerprint_survives_files_and_key_order(autoencoder: Autoencoder, tmp_
 
 def test_every_parameter_gets_a_gradient(autoencoder: Autoencoder) -> None:
     images = images_for(autoencoder)
-    posterior = autoencoder.posterior(images)
-    eps = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(4))
-    loss = (autoencoder.reconstruct(posterior.sample(eps)) - images).square().mean()
+    seen = autoencoder.autoencode(images, BatchNoise(seed=0, step=0, rows=torch.arange(4), global_batch=4))
+    loss = (seen.reconstructions - images).square().mean() + sum(seen.penalties.values())
     assert loss.requires_grad == bool(list(autoencoder.parameters()))
     if loss.requires_grad:
         loss.backward()
