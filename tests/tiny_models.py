@@ -5,10 +5,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from ldm import checkpoints
-from ldm.autoencoders import AutoencoderLoss, KLAutoencoder
+from ldm.autoencoders import Adversarial, AutoencoderLoss, KLAutoencoder, QuantisedAutoencoder
+from ldm.autoencoders.discriminators import PatchGAN
 from ldm.callbacks import SaveCheckpoints
 from ldm.conditioners import Conditioner, Label
 from ldm.data import ShardData
@@ -43,6 +44,32 @@ def autoencoder_task(seed=0, **options):
     return AutoencoderTask(tiny_autoencoder(seed), loss, **{"optimizer": adam, "lr_scheduler": one_cycle, **options})
 
 
+def adversarial_task(seed=0, quantiser=None, channels_last=False, learned_logvar=True, **adversarial):
+    """An autoencoder with everything that its training may have: a discriminator, a learned variance, code words."""
+    torch.manual_seed(seed)
+    settings = {"start": 2, "lecam": 0.1, "r1": 0.1, "r1_every": 2, **adversarial}
+    term = Adversarial(PatchGAN(1, channels=4, depth=1), **settings)
+    autoencoder = (
+        tiny_autoencoder(seed)
+        if quantiser is None
+        else QuantisedAutoencoder(quantiser, 1, channels=8, channel_multipliers=(1, 2), num_res_blocks=1)
+    )
+    kl_weight = 1e-3 if autoencoder.has_spread else 0.0
+    loss = AutoencoderLoss("l1", kl_weight, [term], learned_logvar=learned_logvar)
+    return AutoencoderTask(
+        autoencoder,
+        loss,
+        optimizer=adam,
+        lr_scheduler=one_cycle,
+        discriminator_scheduler=halving,
+        channels_last=channels_last,
+    )
+
+
+def halving(optimizer):
+    return StepLR(optimizer, step_size=2, gamma=0.5)
+
+
 def diffusion_task(seed=0, net=None, **options):
     torch.manual_seed(seed)
     net = DiT(8, 2, patch_size=4, width=16, depth=2, num_heads=2) if net is None else net
@@ -61,7 +88,7 @@ def digit_data(folder, **options):
     return ShardData(str(folder / "train"), str(folder / "val"), **{**settings, **options})
 
 
-def fit(task, data, run, max_steps, callbacks=(), save=None, **options):
+def fit(task, data, run, max_steps, callbacks=(), save=None, plugins=(), **options):
     """As the command does it: one run folder, resumed from its newest whole checkpoint."""
     run = Path(run)
     trainer = L.Trainer(
@@ -79,7 +106,7 @@ def fit(task, data, run, max_steps, callbacks=(), save=None, **options):
         max_steps=max_steps,
         default_root_dir=str(run),
         callbacks=[*callbacks, SaveCheckpoints(**{"every_n_steps": 1, "keep": 100, **(save or {})})],
-        plugins=[checkpoints.AtomicCheckpointIO()],
+        plugins=[checkpoints.AtomicCheckpointIO(), *plugins],
     )
     trainer.fit(task, datamodule=data, ckpt_path=checkpoints.newest(run))
     return trainer
