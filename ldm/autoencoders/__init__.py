@@ -19,6 +19,7 @@ from ldm.autoencoders.pixels import Pixels
 from ldm.autoencoders.quantised import QuantisedAutoencoder
 from ldm.autoencoders.representation import RepresentationAutoencoder
 from ldm.autoencoders.statistics import LatentStatistics
+from ldm.autoencoders.tiny import TinyDecoder
 
 __all__ = [
     "KL",
@@ -38,4 +39,5 @@ __all__ = [
     "QuantisedAutoencoder",
     "Reconstruction",
     "RepresentationAutoencoder",
+    "TinyDecoder",
 ]
