@@ -30,9 +30,10 @@ def import_weights(
     """Make an export of a weight file of another code base.
 
     The layout is told by the keys of FILE: the official DiT; a U-Net, or an autoencoder (KL or VQ), by CompVis' or
-    diffusers' names. The structure is read from the shapes; what they cannot tell is an option. OUT can then be sampled
-    from or encoded with, and training can start from it. Examples: ldm import autoencoder vae.safetensors runs/sd_vae
-    --scale 0.18215, then ldm import dit DiT-XL-2-256x256.pt runs/dit_xl_2 --autoencoder runs/sd_vae
+    diffusers' names. The structure is read from the shapes; what they cannot tell is an option. OUT of a network can
+    then be sampled from, and training can start from it; OUT of an autoencoder encodes, and is what networks name.
+    Examples: ldm import autoencoder vae.safetensors runs/sd_vae --scale 0.18215, and then
+    ldm import dit DiT-XL-2-256x256.pt runs/dit_xl_2 --autoencoder runs/sd_vae
 
     Args:
         kind: dit, unet or autoencoder.
