@@ -107,10 +107,13 @@ class LatentProfile:
 
     def finalize(self) -> Profile:
         """The profile over all ranks; every rank must call it. ValueError if no rank has seen a latent."""
-        total = self.across_ranks()
-        mean, std, num_samples = total.statistics.moments()
-        kurtosis = total.fourths / total.statistics.count / std**4 - 3.0
-        return Profile(num_samples, mean, std, kurtosis, total.power / total.frequencies)
+        return self.across_ranks().described()
+
+    def described(self) -> Profile:
+        """The profile of what this one has seen. ValueError if that is nothing."""
+        mean, std, num_samples = self.statistics.moments()
+        kurtosis = self.fourths / self.statistics.count / std**4 - 3.0
+        return Profile(num_samples, mean, std, kurtosis, self.power / self.frequencies)
 
 
 def band_members(height: int, width: int, bands: int) -> Tensor:

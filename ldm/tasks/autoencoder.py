@@ -1,5 +1,6 @@
 """Training an autoencoder."""
 
+import copy
 import sys
 from typing import Any
 
@@ -7,10 +8,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from ldm.autoencoders import KL, Autoencoder, AutoencoderLoss
+from ldm.autoencoders import KL, Autoencoded, Autoencoder, AutoencoderLoss, QuantisedAutoencoder
+from ldm.autoencoders.measures import CodeUse, LatentShape, Measure, PixelQuality, code_counts, use_of
 from ldm.errors import UserError
 from ldm.tasks.base import OptimizerFactory, SchedulerFactory, Task
 from ldm.tasks.joint import JointOptimizer, JointSchedule
@@ -32,6 +32,7 @@ class AutoencoderTask(Task):
         seed: seed of the posterior noise and of what else is random in a step.
         compile: run the autoencoder through torch.compile.
         channels_last: keep feature maps in the channels-last memory format, which is faster on most GPUs.
+        measures: what validation measures beside PSNR, SSIM, the latents' shape and the use of the codes.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class AutoencoderTask(Task):
         seed: int = 0,
         compile: bool = False,
         channels_last: bool = False,
+        measures: list[Measure] | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, seed)
         self.autoencoder = autoencoder
@@ -52,7 +54,8 @@ class AutoencoderTask(Task):
         self.discriminator_optimizer = discriminator_optimizer or optimizer
         self.discriminator_scheduler = discriminator_scheduler
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.metrics: list[MetricCollection] = []
+        self.measures = [*usual_measures(autoencoder), *(measures or [])]
+        self.measuring: list[list[Measure]] = []  # for each version of the weights
         check_loss(autoencoder, self.loss)
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -111,6 +114,8 @@ class AutoencoderTask(Task):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        for measure in self.measures:
+            measure.check()
         adversarial, trainer = self.loss.adversarial, self.trainer
         batches = trainer.max_steps * trainer.accumulate_grad_batches
         if stage == "fit" and adversarial is not None and 0 < batches <= adversarial.start:
@@ -136,28 +141,45 @@ class AutoencoderTask(Task):
         terms = self.loss(seen, self.batch_number)
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "total")
+        self.log_code_use(seen)
         loss = terms["total"] + terms.get("discriminator", 0.0)
         if self.trainer.world_size > 1:  # which waits for a gradient of each weight
             loss = loss + sum(0.0 * parameter.sum() for parameter in self.loss.idle_parameters(self.batch_number))
         return loss
 
+    def log_code_use(self, seen: Autoencoded) -> None:
+        """Of this rank's part of the batch, if there are codes."""
+        if seen.codes is not None and isinstance(seen.autoencoder, QuantisedAutoencoder):
+            counts = code_counts(seen.codes, seen.autoencoder.quantiser.num_codes)
+            for name, value in use_of(counts).items():
+                self.log(f"train/{name}", value)
+
     def on_validation_start(self) -> None:
-        # One collection for each version of the weights; a plain list, so that none of it is in the checkpoint.
-        self.metrics = [image_metrics().to(self.device) for _ in self.weight_versions()]
+        self.measuring = [copy.deepcopy(self.measures) for _ in self.weight_versions()]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         images = batch["images"].to(memory_format=self.memory_format)
-        for metrics, (suffix, swapped) in zip(self.metrics, self.weight_versions(), strict=True):
+        for measures, (suffix, swapped) in zip(self.measuring, self.weight_versions(), strict=True):
             with swapped:
                 seen = self.autoencoder.examine(images)
-            metrics.update(seen.reconstructions.float().clamp(-1, 1), images)
+            for measure in measures:
+                measure.update(seen)
             for name, value in self.loss(seen, batch=sys.maxsize).items():  # at the weights of the end
                 self.log(f"val/{name}{suffix}", value, batch_size=len(images), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        for metrics, (suffix, _) in zip(self.metrics, self.weight_versions(), strict=True):
-            for name, value in metrics.compute().items():
-                self.log(f"val/{name}{suffix}", value, sync_dist=False)
+        for measures, (suffix, _) in zip(self.measuring, self.weight_versions(), strict=True):
+            for measure in measures:
+                for name, value in measure.compute().items():
+                    self.log(f"val/{name}{suffix}", value.float(), sync_dist=False)
+
+
+def usual_measures(autoencoder: Autoencoder) -> list[Measure]:
+    """What costs little and needs no weights of others."""
+    measures: list[Measure] = [PixelQuality(), LatentShape(autoencoder.latent_channels)]
+    if isinstance(autoencoder, QuantisedAutoencoder):
+        measures.append(CodeUse(autoencoder.quantiser.num_codes))
+    return measures
 
 
 def check_loss(autoencoder: Autoencoder, loss: AutoencoderLoss) -> None:
@@ -173,14 +195,3 @@ def check_loss(autoencoder: Autoencoder, loss: AutoencoderLoss) -> None:
             f"The discriminator takes {adversarial.discriminator.in_channels} channel(s) and the autoencoder gives "
             f"{autoencoder.in_channels}: make their in_channels equal."
         )
-
-
-def image_metrics() -> MetricCollection:
-    """Peak signal-to-noise ratio in dB and structural similarity, of images in [-1, 1]."""
-    data_range = (-1.0, 1.0)
-    return MetricCollection(
-        {
-            "psnr": PeakSignalNoiseRatio(data_range),
-            "ssim": StructuralSimilarityIndexMeasure(data_range=data_range),
-        }
-    )

@@ -30,7 +30,10 @@ def test_validation_measures_raw_and_averaged_weights(few_digits, tmp_path, prec
     task = autoencoder_task(lr_scheduler=None)
     options = {"precision": precision, "limit_val_batches": 1.0, "val_check_interval": 5}
     trainer = fit(task, digit_data(few_digits), tmp_path, 5, [EMA((0.9,), warmup=False)], **options)
-    terms = ("reconstruction", "kl", "total", "psnr", "ssim")
+    terms = ["reconstruction", "kl", "total", "psnr", "ssim"]
+    for channel in (0, 1):
+        terms += [f"latent_std/{channel}", f"latent_kurtosis/{channel}"]
+        terms += [f"latent_spectrum/{channel}/{band}" for band in range(4)]
     logged = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     assert set(logged) == {f"val/{name}{suffix}" for name in terms for suffix in ("", "_ema0.9")}
     assert all(logged[f"val/{name}"] != logged[f"val/{name}_ema0.9"] for name in terms)

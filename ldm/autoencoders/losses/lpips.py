@@ -1,5 +1,6 @@
 """LPIPS, the learned perceptual distance."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,9 +53,10 @@ class LPIPSNetwork:
         given = read_tensors(path, lambda name: "features." in name)
         given = {name.partition("features.")[2]: weight for name, weight in given.items()}
         network: Any = _LPIPS(pretrained=True, net=self.net, pnet_rand=True)
-        own = network.net.state_dict()  # slice1.0.weight: the number is torchvision's
+        # slice1.0.weight, of squeezenet slices.0.0.weight: what follows the slice is torchvision's own name.
+        own = {name: re.sub(r"^slices?\.?\d+\.", "", name) for name in network.net.state_dict()}
         try:
-            network.net.load_state_dict({name: given[name.partition(".")[2]] for name in own})
+            network.net.load_state_dict({name: given[theirs] for name, theirs in own.items()})
         except (KeyError, RuntimeError):
             raise UserError(
                 f"{path} does not hold torchvision's weights of {TORCHVISION[self.net]}: give the file that "
