@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import autoencoder_task, digit_data
-from two_ranks import train_autoencoder, train_denoiser
+from two_ranks import train_adversarial, train_autoencoder, train_denoiser
 
 from ldm import checkpoints
 from ldm.data.loader import rank_batch
@@ -28,6 +28,7 @@ def runs(few_digits, tmp_path_factory):
         "denoiser": train_denoiser(few_digits, out / "denoiser1", 4),
         "resumed": train_denoiser(few_digits, out / "whole1", 7),
         "autoencoder": train_autoencoder(few_digits, out / "autoencoder1"),
+        "adversarial": train_adversarial(few_digits, out / "adversarial1"),
     }
     train_denoiser(few_digits, out / "from_one", 3)  # which the two ranks take up
     with socket.socket() as probe:
@@ -88,6 +89,20 @@ def test_the_ranks_hold_the_same_weights_and_averages(runs):
             torch.testing.assert_close(averages[0]["weights"][name], value, rtol=1e-3, atol=1e-4)
     assert_equal(first["autoencoder"]["state"], second["autoencoder"]["state"])
     assert_equal(first["autoencoder"]["ema"]["weights"], second["autoencoder"]["ema"]["weights"])
+
+
+def test_both_sides_of_a_game_and_the_code_words_are_equal_on_both_ranks(runs):
+    """Weights, codebook, counts of use, LeCam's averages, and the moments of a discriminator that began late."""
+    one, (first, second), _ = runs
+    assert_equal(first["adversarial"]["state"], second["adversarial"]["state"])
+    assert {"autoencoder.quantiser.codebook", "autoencoder.quantiser.share"} <= first["adversarial"]["state"].keys()
+    for mine, others in zip(*(rank["adversarial"]["moments"].values() for rank in (first, second)), strict=True):
+        assert_equal(mine, others)
+        assert mine["step"] == 4
+    whole = one["adversarial"]["state"]
+    for name in ("autoencoder.quantiser.share", "loss.terms.1.real_mean", "loss.terms.1.fake_mean"):
+        torch.testing.assert_close(first["adversarial"]["state"][name], whole[name], rtol=2e-2, atol=1e-3)
+    assert not torch.equal(whole["loss.terms.1.real_mean"], torch.zeros(()))
 
 
 def test_the_ranks_share_the_samples_of_each_global_batch(runs):

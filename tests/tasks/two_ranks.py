@@ -12,8 +12,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tiny_models import Losses, autoencoder_task, diffusion_task, digit_data, fit
+from tiny_models import Losses, adversarial_task, autoencoder_task, diffusion_task, digit_data, fit
 
+from ldm.autoencoders.quantisers import VQ
 from ldm.callbacks import EMA, LatentNormalisation, NoiseLevelLoss, SampleGrid, Throughput
 from ldm.diffusion.samplers import DDIM
 
@@ -59,6 +60,19 @@ def train_autoencoder(shards, run, rank=0, **options):
     }
 
 
+def train_adversarial(shards, run, rank=0, **options):
+    """With code words that are averaged and restarted, and a discriminator that begins after the first batch."""
+    torch.manual_seed(100 * rank)
+    quantiser = VQ(16, 2, codebook="ema", restart_every=2, restart_below=0.9)
+    task, losses = adversarial_task(100 * rank, quantiser, start=2, warmup=1), Losses()
+    trainer = fit(task, digit_data(shards), run, 5, [EMA((0.9,)), losses], **options)
+    return {
+        "losses": losses.by_batch,
+        "state": {k: v.clone() for k, v in task.state_dict().items()},
+        "moments": trainer.optimizers[0].parts[1].state_dict()["state"],
+    }
+
+
 def main(shards, out):
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -70,6 +84,7 @@ def main(shards, out):
         "denoiser": train_denoiser(shards, out / "denoiser", 4, rank, **two()),
         "resumed": train_denoiser(shards, out / "from_one", 7, rank, **two()),
         "autoencoder": train_autoencoder(shards, out / "autoencoder", rank, **two()),
+        "adversarial": train_adversarial(shards, out / "adversarial", rank, **two()),
     }
     torch.save(seen, out / f"rank{rank}.pt")
 
