@@ -13,7 +13,6 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from ldm.atomic import write_bytes
-from ldm.autoencoders import Pixels
 from ldm.data import Manifest, ShardData, ShardDataset
 from ldm.data.dataset import collate
 from ldm.data.transform import ImageTransform
@@ -141,7 +140,7 @@ def measure(
     Image i has the noise of seed + i, whatever its batch. `advance` is told the images that each term was for.
     """
     path, found = task.diffusion.path, Measured()
-    levels = LEVELS if in_pixels(task) else None
+    levels = LEVELS if task.autoencoder.in_pixels else None
     for places, batch in images.batches(batch_size):
         here = {name: value.to(fabric.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         noise = ImageNoise([seed + place for place in places], task.net.sample_shape, fabric.device)
@@ -155,10 +154,6 @@ def measure(
                 advance(len(places))
         found.add(terms)
     return found
-
-
-def in_pixels(task: DiffusionTask) -> bool:
-    return isinstance(task.autoencoder, Pixels)
 
 
 def to_grid(images: Tensor) -> Tensor:

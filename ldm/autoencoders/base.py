@@ -31,6 +31,7 @@ class Autoencoder(nn.Module, ABC):
         downsample: Pixels per latent position along each side.
     """
 
+    in_pixels = False  # whether the latents are the images themselves, so that the density of one is the other's
     has_spread = True  # whether the posterior is wider than a point, so that a KL divergence means something
     borrowed: tuple[str, ...] = ()  # children of another run, with the latents' statistics; neither trained nor saved
 

@@ -15,6 +15,7 @@ class Pixels(Autoencoder):
         in_channels: Channels of the images.
     """
 
+    in_pixels = True
     has_spread = False
 
     def __init__(self, in_channels: int = 1) -> None:

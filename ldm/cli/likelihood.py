@@ -15,7 +15,7 @@ from ldm.diffusion.likelihood import Likelihood
 from ldm.diffusion.paths import NoisePath
 from ldm.errors import UserError
 from ldm.launch import launch
-from ldm.likelihood import Images, Measured, check_method, in_pixels, measure, write_report
+from ldm.likelihood import Images, Measured, check_method, measure, write_report
 
 GROUPS = 10  # rows of the table that the steps are summed into
 
@@ -70,7 +70,7 @@ def likelihood(
         num_terms = chosen.num_terms(cast(NoisePath, task.diffusion.path))
         bar = progress.add_task("likelihood", total=len(images) * num_terms)
         found = measure(task, images, chosen, seed, batch_size, fabric, lambda count: progress.advance(bar, count))
-    space = "pixels, 8 bits each" if in_pixels(task) else "normalised latents, as a density"
+    space = "pixels, 8 bits each" if task.autoencoder.in_pixels else "normalised latents, as a density"
     show(found, chosen, space)
     if out is not None:
         about = {"run": run, "shards": shards, "method": describe(chosen), "weights": weights, "seed": seed}

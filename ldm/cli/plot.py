@@ -18,6 +18,7 @@ from ldm.diffusion.paths import NoisePath
 from ldm.diffusion.samplers import Sampler
 from ldm.errors import UserError
 from ldm.pictures import BadImage, open_image, to_tensor
+from ldm.trust import own_object
 
 MOST_TIMES = 60  # of one picture
 SHOWN = 256  # pixels of a side at most, unless the config says more
@@ -171,7 +172,7 @@ def is_pixel_model(arguments: dict[str, Any]) -> bool:
     """Whether a model block's autoencoder leaves pixels as they are."""
     block = arguments.get("autoencoder")
     named = block.get("class_path") if isinstance(block, dict) else block
-    return str(named).rpartition(".")[2] == "Pixels"
+    return getattr(own_object(named), "in_pixels", False) is True
 
 
 def write(figure: Any, out: str) -> None:
