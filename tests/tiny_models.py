@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from ldm import checkpoints
 from ldm.autoencoders import Adversarial, AutoencoderLoss, KLAutoencoder, QuantisedAutoencoder
 from ldm.autoencoders.discriminators import PatchGAN
+from ldm.autoencoders.quantisers import VQ
 from ldm.callbacks import SaveCheckpoints
 from ldm.conditioners import Conditioner, Label
 from ldm.data import ShardData
@@ -31,6 +32,13 @@ def tiny_autoencoder(seed=0):
     return autoencoder
 
 
+def tiny_quantised(quantiser=None, seed=0):
+    """The same with a vocabulary, of 16 words unless another is given; untrained."""
+    torch.manual_seed(seed)
+    quantiser = VQ(16, 2) if quantiser is None else quantiser
+    return QuantisedAutoencoder(quantiser, 1, channels=8, channel_multipliers=(1, 2), num_res_blocks=1)
+
+
 def adam(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3)
 
@@ -49,11 +57,7 @@ def adversarial_task(seed=0, quantiser=None, channels_last=False, learned_logvar
     torch.manual_seed(seed)
     settings = {"start": 2, "lecam": 0.1, "r1": 0.1, "r1_every": 2, **adversarial}
     term = Adversarial(PatchGAN(1, channels=4, depth=1), **settings)
-    autoencoder = (
-        tiny_autoencoder(seed)
-        if quantiser is None
-        else QuantisedAutoencoder(quantiser, 1, channels=8, channel_multipliers=(1, 2), num_res_blocks=1)
-    )
+    autoencoder = tiny_autoencoder(seed) if quantiser is None else tiny_quantised(quantiser, seed)
     kl_weight = 1e-3 if autoencoder.has_spread else 0.0
     loss = AutoencoderLoss("l1", kl_weight, [term], learned_logvar=learned_logvar)
     return AutoencoderTask(

@@ -4,8 +4,9 @@ from ldm.callbacks.checkpoint import SaveCheckpoints
 from ldm.callbacks.ema import EMA
 from ldm.callbacks.latent_normalisation import LatentNormalisation
 from ldm.callbacks.noise_level_loss import NoiseLevelLoss
+from ldm.callbacks.reconstruction_grid import ReconstructionGrid
 from ldm.callbacks.run_record import RunRecord
-from ldm.callbacks.sample_grid import ReconstructionGrid, SampleGrid
+from ldm.callbacks.sample_grid import SampleGrid
 from ldm.callbacks.throughput import Throughput
 
 __all__ = [

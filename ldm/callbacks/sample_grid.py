@@ -1,16 +1,14 @@
-"""Pictures during training: samples of a denoiser, reconstructions of an autoencoder."""
+"""Samples of a denoiser, as pictures during training."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ldm.autoencoders import Autoencoder
+from ldm.callbacks.pictures import publish
 from ldm.callbacks.run_record import class_names
 from ldm.conditioners import Conditioner, Label
 from ldm.conditioners.class_names import class_title
@@ -19,10 +17,10 @@ from ldm.diffusion.samplers import DDIM, Sampler
 from ldm.errors import UserError
 from ldm.images import grid
 from ldm.sampling import Request, Wish, check_request, sample_images
+from ldm.sampling.checks import check_decoder
 from ldm.sampling.request import pick
-from ldm.tasks import AutoencoderTask, DiffusionTask
+from ldm.tasks import DiffusionTask
 
-PICTURES = "pictures"
 COLUMNS = 8  # where nothing is named
 
 
@@ -42,6 +40,8 @@ class SampleGrid(L.Callback):
         guidance_scale: classifier-free guidance, 1 = off.
         seed: seed of the first image.
         batch_size: images that are sampled at once on each rank.
+        decoder: draws the latents, faster than the model's autoencoder: a TinyDecoder of the same latents, usually
+            class_path ldm.runs.load_autoencoder with init_args {run: FOLDER}.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class SampleGrid(L.Callback):
         guidance_scale: float = 2.0,
         seed: int = 0,
         batch_size: int = 32,
+        decoder: Autoencoder | None = None,
     ) -> None:
         if every_n_steps < 1 or rows < 1 or batch_size < 1:
             raise ValueError("SampleGrid needs every_n_steps, rows and batch_size of at least 1.")
@@ -68,6 +69,7 @@ class SampleGrid(L.Callback):
         self.guidance_scale = guidance_scale
         self.seed = seed
         self.batch_size = batch_size
+        self.decoder = decoder
         self.drawn_step = -1
 
     def setup(self, trainer: L.Trainer, pl_module: DiffusionTask, stage: str) -> None:
@@ -78,6 +80,8 @@ class SampleGrid(L.Callback):
         request, _ = self.request(pl_module)
         try:
             check_request(pl_module, request)
+            if self.decoder is not None:
+                check_decoder(pl_module, self.decoder)
         except UserError as error:
             raise UserError(
                 f"SampleGrid cannot draw what it is to draw; take it out to train without. {error}"
@@ -104,7 +108,8 @@ class SampleGrid(L.Callback):
             return
         self.drawn_step = trainer.global_step
         request, titles = self.request(task)
-        images = sample_on_all_ranks(trainer, task, request, self.sampler, self.batch_size)
+        decoder = task.autoencoder if self.decoder is None else self.decoder.to(task.device).eval()
+        images = sample_on_all_ranks(trainer, task, request, self.sampler, self.batch_size, decoder)
         if trainer.is_global_zero:
             publish(trainer, grid(images, len(titles), titles), "samples")
 
@@ -146,7 +151,12 @@ def column_titles(conditioner: Conditioner, wish: Wish, columns: int) -> list[st
 
 @torch.inference_mode()
 def sample_on_all_ranks(
-    trainer: L.Trainer, task: DiffusionTask, request: Request, sampler: Sampler, batch_size: int
+    trainer: L.Trainer,
+    task: DiffusionTask,
+    request: Request,
+    sampler: Sampler,
+    batch_size: int,
+    decoder: Autoencoder,
 ) -> Tensor:
     """The images of a request (N, C, H, W) on every rank; each rank has sampled every world_size-th of them."""
     world, rank, count = trainer.world_size, trainer.global_rank, len(request.seeds)
@@ -157,43 +167,11 @@ def sample_on_all_ranks(
     task.eval()
     try:
         with task.averaged(), trainer.precision_plugin.forward_context():
-            images = torch.cat([sample_images(task, piece, sampler) for piece in part.split(batch_size)])
+            parts = part.split(batch_size)
+            images = torch.cat([sample_images(task, piece, sampler, decode=decoder.decode) for piece in parts])
     finally:
         task.train(training)
     gathered = trainer.strategy.all_gather(images)  # (world, n, C, H, W), or (n, C, H, W) on one rank
     if world > 1:
         gathered = gathered.transpose(0, 1).flatten(0, 1)
     return gathered[:count]
-
-
-class ReconstructionGrid(L.Callback):
-    """After each validation: the first images of the validation set above what the autoencoder makes of them.
-
-    Args:
-        columns: number of images.
-    """
-
-    def __init__(self, columns: int = 8) -> None:
-        self.columns = columns
-
-    @torch.inference_mode()
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: AutoencoderTask, outputs: Any, batch: Any, batch_idx: int, *args: Any
-    ) -> None:
-        if batch_idx > 0 or not trainer.is_global_zero or trainer.sanity_checking:
-            return
-        images = batch["images"][: self.columns]
-        with pl_module.averaged(), trainer.precision_plugin.forward_context():
-            autoencoder = pl_module.autoencoder
-            reconstructions = autoencoder.reconstruct(autoencoder.posterior(images).mode).float()
-        publish(trainer, grid(torch.cat([images, reconstructions]), len(images)), "reconstructions")
-
-
-def publish(trainer: L.Trainer, picture: Image.Image, name: str) -> None:
-    """Write a picture into the run folder and to TensorBoard, if that is the logger."""
-    step = trainer.global_step
-    path = Path(trainer.default_root_dir) / PICTURES / f"{name}-{step:08d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-    if isinstance(trainer.logger, TensorBoardLogger):
-        trainer.logger.experiment.add_image(name, pil_to_tensor(picture), step)

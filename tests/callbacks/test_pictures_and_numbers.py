@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_models import autoencoder_task, diffusion_task, digit_data, fit
+from tiny_models import adam, autoencoder_task, diffusion_task, digit_data, fit, tiny_quantised
 from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.callbacks import EMA, NoiseLevelLoss, ReconstructionGrid, RunRecord, SampleGrid, Throughput
@@ -24,6 +24,7 @@ from ldm.errors import UserError
 from ldm.networks import DiT
 from ldm.networks.blocks import AdaLNZeroCross
 from ldm.sampling import Request, sample_images
+from ldm.tasks import AutoencoderTask
 
 
 def pictures(run):
@@ -182,22 +183,31 @@ def test_a_model_that_cannot_be_guided_or_walked_is_refused_before_training(few_
         fit(diffusion_task(diffusion=ColdDiffusion(Blur())), digit_data(few_digits), tmp_path, 1, [sample_grid()])
 
 
-def test_reconstructions_stand_below_the_images(few_digits, tmp_path):
-    task = autoencoder_task()
+@pytest.mark.parametrize("quantised", [False, True])
+def test_reconstructions_and_differences_stand_below_the_images(few_digits, tmp_path, quantised):
+    task = AutoencoderTask(tiny_quantised(), optimizer=adam) if quantised else autoencoder_task()
     options = {"limit_val_batches": 1.0, "val_check_interval": 2, "num_sanity_val_steps": 1}
-    fit(task, digit_data(few_digits, batch_size=4), tmp_path, 4, [EMA((0.9,)), ReconstructionGrid(3)], **options)
+    grid = ReconstructionGrid(3, amplify=2)
+    fit(task, digit_data(few_digits, batch_size=4), tmp_path, 4, [EMA((0.9,)), grid], **options)
     assert pictures(tmp_path) == [f"reconstructions-{step:08d}.png" for step in (2, 4)]
-    shown = np.asarray(Image.open(tmp_path / "pictures/reconstructions-00000004.png").convert("L")).astype(int)
-    assert shown.shape == (2 * 66 + 2, 3 * 66 + 2)
+    earlier, shown = (
+        np.asarray(Image.open(tmp_path / f"pictures/reconstructions-0000000{step}.png").convert("L")).astype(int)
+        for step in (2, 4)
+    )
+    left = shown.shape[1] - (3 * 66 + 2)
+    assert shown.shape[0] == 3 * 66 + 2
+    assert left > 20
+    assert np.array_equal(earlier[:66], shown[:66])  # the same images each time
+    assert not np.array_equal(earlier[66:132, left:], shown[66:132, left:])
     data = digit_data(few_digits, batch_size=4)
     data.setup("validate")
     images = next(iter(data.val_dataloader()))["images"][:3]
     with torch.no_grad(), task.averaged():
-        made = task.autoencoder.reconstruct(task.autoencoder.posterior(images).mode)
-    for i, image in enumerate(torch.cat([images, made])):
-        top, left = 2 + i // 3 * 66, 2 + i % 3 * 66
+        made = task.autoencoder.eval().examine(images).reconstructions.clamp(-1, 1)
+    for i, image in enumerate(torch.cat([images, made, (images - made).abs() * 2 - 1])):
+        top, beside = 2 + i // 3 * 66, left + 2 + i % 3 * 66
         expected = ((image[0].clamp(-1, 1) + 1) * 127.5).round().numpy().astype(int)
-        assert np.abs(shown[top : top + 64 : 4, left : left + 64 : 4] - expected).max() <= 1
+        assert np.abs(shown[top : top + 64 : 4, beside : beside + 64 : 4] - expected).max() <= 1
 
 
 class Outputs(L.Callback):
