@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm import runs
+from ldm.autoencoders import QuantisedAutoencoder
 from ldm.autoencoders.layouts.parts import norm_groups
 from ldm.errors import UserError
 from ldm.exports import write_export
@@ -26,11 +27,11 @@ def import_autoencoder(file: Path, out: Path, scale: str | None, shift: str | No
     """Make the export `out` of an autoencoder's weights; the options are those of `import_weights`."""
     file, config = locate(file)
     foreign = read_foreign(file, "autoencoder")
-    model = block("ldm.tasks.AutoencoderTask", **model_arguments(foreign))
+    model = block("ldm.tasks.AutoencoderTask", autoencoder=autoencoder_block(foreign))
     task: AutoencoderTask = runs.instantiate(AutoencoderTask, "model", model, file, trust_code=False)
     check_norms(task, config, file)
     foreign.load_into(task.autoencoder)
-    quantised = "quantiser" in model["init_args"]["autoencoder"]["init_args"]
+    quantised = isinstance(task.autoencoder, QuantisedAutoencoder)
     mean, std = statistics(config, quantised, scale, shift, file)
     size = config.get("sample_size") or SIZE if size is None else size
     try:
@@ -76,17 +77,14 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def model_arguments(foreign: ForeignModel) -> dict[str, Any]:
-    """Of AutoencoderTask, as plain data. The loss is the plainest: it matters to further training only."""
+def autoencoder_block(foreign: ForeignModel) -> dict[str, Any]:
+    """The autoencoder that the weights describe, as plain data."""
     arguments = foreign.arguments()
     quantiser = arguments.pop("quantiser", None)
     if quantiser is None:
-        autoencoder = block("ldm.autoencoders.KLAutoencoder", **arguments)
-    else:
-        described = block("ldm.autoencoders.quantisers.VQ", num_codes=quantiser.num_codes, width=quantiser.width)
-        autoencoder = block("ldm.autoencoders.QuantisedAutoencoder", quantiser=described, **arguments)
-    loss = block("ldm.autoencoders.AutoencoderLoss", **({} if quantiser is None else {"kl_weight": 0.0}))
-    return {"autoencoder": autoencoder, "loss": loss}
+        return block("ldm.autoencoders.KLAutoencoder", **arguments)
+    described = block("ldm.autoencoders.quantisers.VQ", num_codes=quantiser.num_codes, width=quantiser.width)
+    return block("ldm.autoencoders.QuantisedAutoencoder", quantiser=described, **arguments)
 
 
 def check_norms(task: AutoencoderTask, config: Mapping[str, Any], file: Path) -> None:
