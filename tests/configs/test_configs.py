@@ -28,7 +28,8 @@ def overlay(config: Path) -> list[str]:
     """The overlays that make a config tiny, by name."""
     model = yaml.safe_load(config.read_text())["model"]
     if model["class_path"].endswith("AutoencoderTask"):
-        return ["tiny_autoencoder"]
+        own = f"tiny_{config.stem}"
+        return [own if FOLDER / "parts" / f"{own}.yaml" in PARTS else "tiny_autoencoder"]
     if model["class_path"].endswith("FeaturesTask"):
         return ["tiny_features"]
     net = model["init_args"]["net"]["class_path"].rpartition(".")[2].lower()
