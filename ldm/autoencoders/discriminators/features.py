@@ -19,7 +19,8 @@ class FeatureDiscriminator(Discriminator):
 
     Only the heads are trained and saved; gradients pass through the network to the images. Each map is brought to mean
     0 and variance 1 over its channels at each place. Not published so: heads convolve in two dimensions, not along the
-    row of tokens, and their norms are over groups of channels, which suits any batch, not over the batch.
+    row of tokens, and their norms are over groups of channels, which suits any batch, not over the batch. R1 takes a
+    second derivative, which the fused attention of a transformer has not: leave r1 at 0, or look through convolutions.
 
     Args:
         features: The frozen network and which of its maps to judge by: four of a transformer's, evenly spaced.
