@@ -5,9 +5,10 @@ import contextlib
 import lightning as L
 import pytest
 import torch
-from tiny_models import KillBefore, Killed, autoencoder_task, diffusion_task, digit_data, fit
+from tiny_models import KillBefore, Killed, adversarial_task, autoencoder_task, diffusion_task, digit_data, fit
 
 from ldm import checkpoints
+from ldm.autoencoders.quantisers import VQ
 from ldm.callbacks import EMA
 from ldm.nn.ema import WeightAverage
 
@@ -113,3 +114,41 @@ def test_without_the_callback_averaged_weights_are_the_weights(few_digits, tmp_p
     with task.averaged():
         assert all(torch.equal(p, before[name]) for name, p in task.trained_parameters().items())
     assert checkpoints.read(checkpoints.newest(tmp_path))["ema"] == {}
+
+
+class StateAroundValidation(L.Callback):
+    """Writes down everything before and after each validation, and counts the versions that were measured."""
+
+    def __init__(self):
+        self.pairs = []
+
+    def state(self, task):
+        return {name: value.clone() for name, value in task.state_dict().items()}
+
+    def on_validation_start(self, trainer, pl_module):
+        self.before = self.state(pl_module)
+
+    def on_validation_end(self, trainer, pl_module):
+        self.pairs.append((self.before, self.state(pl_module)))
+
+
+@pytest.mark.parametrize("codebook", ["gradient", "ema"])
+def test_of_an_autoencoder_it_averages_what_encodes_and_decodes(few_digits, tmp_path, codebook):
+    """Not the discriminator nor the learned variance; a codebook that is no parameter is a moving average already."""
+    task, around = adversarial_task(quantiser=VQ(16, 2, codebook=codebook)), StateAroundValidation()
+    options = {"limit_val_batches": 1, "val_check_interval": 2}
+    trainer = fit(task, digit_data(few_digits), tmp_path, 4, [EMA((0.5,), warmup=False), around], **options)
+    averaged = task.averages["0.5"].weights
+    assert all(name.startswith("autoencoder.") for name in averaged)
+    assert ("autoencoder.quantiser.codebook" in averaged) == (codebook == "gradient")
+    assert len(around.pairs) == 2
+    for before, after in around.pairs:  # both versions were measured, and the weights are as before, bit for bit
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+    metrics = trainer.callback_metrics
+    assert metrics["val/reconstruction"] != metrics["val/reconstruction_ema0.5"]
+    assert {"val/perplexity", "val/perplexity_ema0.5", "train/code_usage"} <= metrics.keys()
+    saved = checkpoints.read(checkpoints.newest(tmp_path))
+    trained = task.state_dict()
+    assert all(torch.equal(saved["state_dict"][name], value) for name, value in trained.items())
+    assert all(torch.equal(saved["ema"]["0.5"]["weights"][name], value) for name, value in averaged.items())
+    assert any(not torch.equal(trained[name], value) for name, value in averaged.items())
