@@ -48,7 +48,7 @@ class CompVis(Layout[Autoencoder]):
         if norm_groups(net) != {GROUPS}:
             raise UserError(
                 f"All norms of {self.title} have {GROUPS} groups, and this autoencoder's {sorted(norm_groups(net))}: "
-                "only widths that are multiples of 128, or 32 groups of at least 4 channels, can be written so."
+                "only an autoencoder whose widths are multiples of 32, from 128 on, fits it."
             )
         return names
 

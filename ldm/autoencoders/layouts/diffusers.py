@@ -43,7 +43,7 @@ class Diffusers(Layout[Autoencoder]):
         if len(norm_groups(net)) > 1:
             raise UserError(
                 f"All norms of {self.title} have the same number of groups, and this autoencoder's have "
-                f"{sorted(norm_groups(net))}: only autoencoders that are 128 or more channels wide can be written so."
+                f"{sorted(norm_groups(net))}: only one whose widths are multiples of 32, from 128 on, surely fits it."
             )
         return names
 
