@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from ldm.autoencoders.tiling import encoding
 from ldm.data.transform import ImageTransform
 from ldm.diffusion.editing import begin_at, slerp
 from ldm.diffusion.paths import NoisePath
@@ -20,7 +21,13 @@ from ldm.tasks import DiffusionTask
 
 
 def from_images(
-    task: DiffusionTask, files: Sequence[str], count: int, strength: float, mask: str | None, sampler: Sampler
+    task: DiffusionTask,
+    files: Sequence[str],
+    count: int,
+    strength: float,
+    mask: str | None,
+    sampler: Sampler,
+    tile: int | None = None,
 ) -> Edit:
     """Start from given pictures, dealt to `count` images in turn; with a mask, paint only where it is white.
 
@@ -31,6 +38,7 @@ def from_images(
         strength: how far they are noised, over 0; 1 forgets them (SDEdit, arXiv 2108.01073).
         mask: a picture, white where the model is to paint.
         sampler: what will walk from there.
+        tile: pixels a side of the tiles in which the pictures are encoded; left out, as a whole.
     """
     if not 0 < strength <= 1:
         raise UserError(f"A strength of {strength} is outside (0, 1]: 0.3 keeps most of an image, 1 forgets it.")
@@ -42,14 +50,16 @@ def from_images(
             f"A strength of {strength} lies below all of the {sampler.num_steps} times that {type(sampler).__name__} "
             "visits, so nothing would change: raise --strength or --num-steps."
         ) from None
-    latents = encode(task, files)
+    latents = encode(task, files, tile)
     known = latents[[i % len(files) for i in range(count)]]
     painted = None if mask is None else read_mask(task, mask).expand(count, -1, -1, -1)
     return Edit(known=known, strength=strength, mask=painted)
 
 
 @torch.inference_mode()
-def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler: Sampler) -> Edit:
+def between(
+    task: DiffusionTask, request: Request, files: Sequence[str], sampler: Sampler, tile: int | None = None
+) -> Edit:
     """Start from noises on the great circle between two ends, one an image of the request.
 
     The ends are the noises of the request's first seed and of the one after it or, with two pictures, what DDIM run
@@ -69,7 +79,7 @@ def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler
         if sampler.num_steps < 2:
             raise UserError("Two images are inverted over the sampler's times: --num-steps must be at least 2.")
         inversion = DDIMInversion(sampler.num_steps, sampler.spacing)
-        eps = inversion.invert(held.wanted, held.path, encode(task, files).to(task.device))
+        eps = inversion.invert(held.wanted, held.path, encode(task, files, tile).to(task.device))
         ends = held.path.start(eps)
     else:
         raise UserError(f"--interpolate goes between two images and --images names {len(files)}: name two, or none.")
@@ -77,11 +87,11 @@ def between(task: DiffusionTask, request: Request, files: Sequence[str], sampler
     return Edit(start=torch.cat([slerp(ends[:1], ends[1:], w) for w in weights]).cpu())
 
 
-def encode(task: DiffusionTask, files: Sequence[str]) -> Tensor:
+def encode(task: DiffusionTask, files: Sequence[str], tile: int | None) -> Tensor:
     """Latents (N, C, H, W) of pictures on disk, the most likely ones, on the CPU."""
     images = torch.stack([read_image(task, file) for file in files])
     with torch.inference_mode():
-        return task.autoencoder.encode(images.to(task.device)).mode.float().cpu()
+        return encoding(task.autoencoder, tile)(images.to(task.device)).mode.float().cpu()
 
 
 def read_image(task: DiffusionTask, file: str, channels: int | None = None) -> Tensor:

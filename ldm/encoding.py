@@ -2,7 +2,7 @@
 make of its captions."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ldm import runs
-from ldm.autoencoders import Autoencoder
+from ldm.autoencoders import Autoencoder, DiagonalGaussian
+from ldm.autoencoders.tiling import encoding
 from ldm.data import (
     LatentContract,
     Manifest,
@@ -35,6 +36,8 @@ from ldm.latent_folder import check_overlap, finished, make_contract, prepare
 from ldm.launch import launch
 from ldm.text_encoding import CaptionEncoding, check_captions, encoders_of
 
+Encode = Callable[[Tensor], DiagonalGaussian]
+
 
 def encode(
     run: str,
@@ -52,6 +55,7 @@ def encode(
     trust_code: bool = False,
     map_resampling: MapResampling = "nearest",
     text: str | None = None,
+    tile: int | None = None,
 ) -> None:
     """Encode image shards with a trained autoencoder, once, so that training need not.
 
@@ -76,6 +80,7 @@ def encode(
         trust_code: allow the run's config to name classes from outside ldm, which runs their code.
         map_resampling: how maps beside the images are brought to size: nearest for classes, bilinear for pictures.
         text: training config or run folder whose text encoders (FrozenText) encode the captions.
+        tile: encode in overlapping tiles of so many pixels a side: large images in bounded memory.
     """
     if batch_size < 1 or num_workers < 0:
         raise UserError("--batch-size must be at least 1, and --num-workers at least 0.")
@@ -87,7 +92,11 @@ def encode(
         check_captions(source, shards)
     encoders = [] if text is None else encoders_of(text, trust_code)
     autoencoder = runs.load_autoencoder(run, trust_code)
-    contract = settled_contract(run, source, shards, autoencoder, size, dtype, map_resampling)
+    contract = settled_contract(run, source, shards, autoencoder, size, dtype, map_resampling, tile)
+    try:
+        encode_images = encoding(autoencoder, tile)
+    except ValueError as error:
+        raise UserError(f"--tile: {error}") from None
     folder = Path(out)
     check_overlap(folder, Path(shards))
     fabric = launch(accelerator, devices, num_nodes, precision)
@@ -112,7 +121,7 @@ def encode(
         for number in mine:
             rows = DataLoader(Rows(dataset, number), batch_size, num_workers=num_workers, collate_fn=list)
             path = folder / source.shards[number].name
-            for count in write_shard(path, rows, autoencoder, fabric, contract, texts):
+            for count in write_shard(path, rows, encode_images, fabric, contract, texts):
                 progress.advance(bar, count)
     fabric.barrier()
     if fabric.is_global_zero:
@@ -123,7 +132,7 @@ def encode(
 def write_shard(
     path: Path,
     rows: Iterable[list[dict[str, Any]]],
-    autoencoder: Autoencoder,
+    encode_images: Encode,
     fabric: Fabric,
     contract: LatentContract,
     texts: CaptionEncoding,
@@ -133,7 +142,7 @@ def write_shard(
         for batch in rows:
             check_readable(batch)
             there = "latent" in batch[0]
-            latents = (s["latent"] for s in batch) if there else encode_batch(autoencoder, batch, fabric)
+            latents = (s["latent"] for s in batch) if there else encode_batch(encode_images, batch, fabric)
             for sample, moments, said in zip(batch, latents, texts.members(batch), strict=True):
                 member = to_npy(sample["key"], moments.numpy(), contract.dtype)
                 writer.add(sample["key"], {**sample["members"], **said, "latent.npy": member})
@@ -164,11 +173,11 @@ def check_readable(batch: Sequence[dict[str, Any] | Fault]) -> None:
 
 
 @torch.inference_mode()
-def encode_batch(autoencoder: Autoencoder, batch: list[dict[str, Any]], fabric: Fabric) -> Iterator[Tensor]:
+def encode_batch(encode_images: Encode, batch: list[dict[str, Any]], fabric: Fabric) -> Iterator[Tensor]:
     """For each sample the moments (2, 2C, h, w) of the image and of its mirror image, float32 on the CPU."""
     images = torch.stack([sample["image"] for sample in batch]).to(fabric.device)
     with fabric.autocast():
-        pair = [autoencoder.encode(view).moments().float().cpu() for view in (images, images.flip(-1))]
+        pair = [encode_images(view).moments().float().cpu() for view in (images, images.flip(-1))]
     yield from torch.stack(pair, dim=1)
 
 
@@ -180,17 +189,20 @@ def settled_contract(
     size: int | None,
     dtype: str,
     map_resampling: MapResampling,
+    tile: int | None,
 ) -> LatentContract:
     """The contract of what will be written: that of latents which are taken over, or one of images to be encoded."""
     if source.latents is None:
         size = size or runs.trained_size(Path(run))
         if size is None:
             raise UserError(f"{run} does not say at which size it was trained: pass --size.")
-        return make_contract(autoencoder, size, dtype, map_resampling)
+        return make_contract(autoencoder, size, dtype, map_resampling, tile)
     source.latents.check(autoencoder.fingerprint(), shards)
     made_at = source.latents.transform["size"]
     if size not in (None, made_at):
         raise UserError(f"--size is {size}, but {shards} was encoded at {made_at}: leave it out.")
+    if tile is not None:
+        raise UserError(f"--tile is about images, and {shards} holds latents already: leave it out.")
     return source.latents
 
 

@@ -25,8 +25,10 @@ def check_overlap(folder: Path, shards: Path) -> None:
         raise UserError(f"{folder} and the images in {shards} overlap: give a folder elsewhere for the latents.")
 
 
-def make_contract(autoencoder: Autoencoder, size: int, dtype: str, map_resampling: str = "nearest") -> LatentContract:
-    """The contract of the latents that an autoencoder makes of images of a size."""
+def make_contract(
+    autoencoder: Autoencoder, size: int, dtype: str, map_resampling: str = "nearest", tile: int | None = None
+) -> LatentContract:
+    """The contract of the latents that an autoencoder makes of images of a size, or of their tiles."""
     try:
         shape = autoencoder.latent_shape(size, size)
     except ValueError as error:
@@ -34,6 +36,8 @@ def make_contract(autoencoder: Autoencoder, size: int, dtype: str, map_resamplin
     transform: dict[str, Any] = {"size": size, "crop": "center", "channels": autoencoder.in_channels}
     if map_resampling != "nearest":
         transform["map_resampling"] = map_resampling
+    if tile is not None and tile < size:
+        transform["tile"] = tile
     return LatentContract(
         autoencoder=autoencoder.fingerprint(),
         transform=transform,

@@ -5,6 +5,7 @@ A run folder holds config.yaml and checkpoints/; an export holds config.yaml and
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ TRAINING_KEYS = (
     "discriminator_optimizer",
     "discriminator_scheduler",
     "loss",
+    "measures",
 )
 
 
@@ -133,36 +135,43 @@ def trained_size(folder: Path) -> int | None:
         return int(size)
     model = read_model_config(folder)
     locate_autoencoder(model, folder)
-    reference = autoencoder_reference(model)
-    return None if reference is None else trained_size(Path(reference["run"]))
+    references = autoencoder_references(model)
+    return trained_size(Path(references[0]["init_args"]["run"])) if references else None
 
 
-def autoencoder_reference(model: dict[str, Any]) -> dict[str, Any] | None:
-    """The arguments of `load_autoencoder` in a model block, None where it describes its autoencoder itself."""
-    block = model["init_args"].get("autoencoder")
-    if not isinstance(block, dict) or block.get("class_path") != AUTOENCODER_LOADER:
-        return None
-    init_args = block.get("init_args")
-    return init_args if isinstance(init_args, dict) and isinstance(init_args.get("run"), str) else None
+def autoencoder_references(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """The blocks {class_path: ldm.runs.load_autoencoder, init_args} by which a model block names its autoencoder, or
+    others within that one's description."""
+    return list(_references(model["init_args"].get("autoencoder")))
+
+
+def _references(node: Any) -> Iterator[dict[str, Any]]:
+    if not isinstance(node, dict):
+        return
+    init_args = node.get("init_args")
+    named = isinstance(init_args, dict) and isinstance(init_args.get("run"), str)
+    if named and node.get("class_path") == AUTOENCODER_LOADER:
+        yield node
+    for value in node.values():
+        yield from _references(value)
 
 
 def locate_autoencoder(model: dict[str, Any], folder: Path, trust_code: bool = False) -> None:
-    """Where the config names the autoencoder's run by a relative path, find it also from another working directory."""
-    init_args = autoencoder_reference(model)
-    if init_args is None:
-        return
-    init_args["trust_code"] = trust_code  # the caller's to give, never the file's
-    run = init_args["run"]
-    if Path(run).exists():
-        return
-    for parent in folder.resolve().parents:
-        if (parent / run / CONFIG).is_file():
-            init_args["run"] = str(parent / run)
-            return
-    raise UserError(
-        f"{folder} needs the autoencoder in {run}, which is neither there from {Path.cwd()} nor from a folder above "
-        f"the run: put it back, write its new place into {folder / CONFIG}, or use an export, which carries its own."
-    )
+    """Where the config names an autoencoder's run by a relative path, find it also from another working directory."""
+    for reference in autoencoder_references(model):
+        reference["init_args"]["trust_code"] = trust_code  # the caller's to give, never the file's
+        run = reference["init_args"]["run"]
+        if Path(run).exists():
+            continue
+        parents = folder.resolve().parents
+        found = next((parent / run for parent in parents if (parent / run / CONFIG).is_file()), None)
+        if found is None:
+            raise UserError(
+                f"{folder} needs the autoencoder in {run}, which is neither there from {Path.cwd()} nor from a folder "
+                f"above the run: put it back, write its new place into {folder / CONFIG}, or use an export, which "
+                "carries its own."
+            )
+        reference["init_args"]["run"] = str(found)
 
 
 def build(model: dict[str, Any], folder: Path, trust_code: bool) -> Task:
@@ -324,8 +333,10 @@ def check_measured(autoencoder: Autoencoder, run: str | Path) -> None:
 
 
 def embed_autoencoder(model: dict[str, Any], trust_code: bool = False) -> None:
-    """Replace the reference to an autoencoder's run by that autoencoder's own description."""
-    while (reference := autoencoder_reference(model)) is not None:
-        inner = read_model_config(Path(reference["run"]))
-        locate_autoencoder(inner, Path(reference["run"]), trust_code)
-        model["init_args"]["autoencoder"] = inner["init_args"]["autoencoder"]
+    """Replace each reference to an autoencoder's run by that autoencoder's own description."""
+    while references := autoencoder_references(model):
+        run = Path(references[0]["init_args"]["run"])
+        inner = read_model_config(run)
+        locate_autoencoder(inner, run, trust_code)
+        references[0].clear()
+        references[0].update(inner["init_args"]["autoencoder"])

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,22 @@ def autoencode_any_size(
     height, width = images.shape[2:]
     latents = encode_tiled(autoencoder, padded(images, autoencoder.downsample), tile, overlap, batch_size).mode
     return decode_tiled(autoencoder, latents, tile, overlap, batch_size)[:, :, :height, :width]
+
+
+def encoding(autoencoder: Autoencoder, tile: int | None) -> Callable[[Tensor], DiagonalGaussian]:
+    """`autoencoder.encode`, or the same in tiles of so many pixels; ValueError where they do not fit."""
+    if tile is None:
+        return autoencoder.encode
+    check_tile(autoencoder, tile)
+    return partial(encode_tiled, autoencoder, tile=tile)
+
+
+def decoding(autoencoder: Autoencoder, tile: int | None) -> Callable[[Tensor], Tensor]:
+    """`autoencoder.decode`, or the same in tiles of so many pixels; ValueError where they do not fit."""
+    if tile is None:
+        return autoencoder.decode
+    check_tile(autoencoder, tile)
+    return partial(decode_tiled, autoencoder, tile=tile)
 
 
 def padded(images: Tensor, multiple: int) -> Tensor:

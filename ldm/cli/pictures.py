@@ -1,5 +1,6 @@
 """What `sample` writes: PNGs that carry their seed and settings, a grid of them, a film of how they came to be."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def write_share(
     about: dict[str, Any],
     batch_size: int,
     frames: list[Image.Image] | None,
+    decode: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     """Sample and write every world_size-th image; where `frames` is a list, the first batch is filmed into it."""
     mine = range(fabric.global_rank, len(plan), fabric.world_size)
@@ -38,7 +40,7 @@ def write_share(
         for places in plan.batches(mine, batch_size):
             part = plan.pick(places)
             with fabric.autocast():
-                images = draw(task, part, sampler, filmed, plan.columns)
+                images = draw(task, part, sampler, filmed, plan.columns, decode)
             filmed = None
             for place, image, seed in zip(places, images, part.seeds, strict=True):
                 own = {"seed": seed, **plan.entries[place], "guidance_scale": plan.scales[place]}
@@ -47,15 +49,20 @@ def write_share(
 
 
 def draw(
-    task: DiffusionTask, request: Request, sampler: Sampler, frames: list[Image.Image] | None, columns: int
+    task: DiffusionTask,
+    request: Request,
+    sampler: Sampler,
+    frames: list[Image.Image] | None,
+    columns: int,
+    decode: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """Images (B, C, H, W) in [-1, 1]; where `frames` is a list, what each step holds is appended as a grid, decoded."""
 
     def see(step: Step) -> None:
         if frames is not None:
-            frames.append(draw_grid(task.autoencoder.decode(step.x).float(), columns))
+            frames.append(draw_grid(decode(step.x).float(), columns))
 
-    return sample_images(task, request, sampler, see)
+    return sample_images(task, request, sampler, see, decode)
 
 
 def finish(folder: Path, plan: Plan, grid: bool, film: str | None, frames: list[Image.Image]) -> None:

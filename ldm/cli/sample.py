@@ -9,9 +9,11 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm import runs
+from ldm.autoencoders import Autoencoder
+from ldm.autoencoders.tiling import decoding
 from ldm.cli.asking import Asked, Said
 from ldm.cli.by_name import describe, find, known, listing, make
 from ldm.cli.pictures import finish, write_share
@@ -23,6 +25,7 @@ from ldm.editing import between, from_images
 from ldm.errors import UserError
 from ldm.launch import launch
 from ldm.sampling import Edit, Request, check_request
+from ldm.sampling.checks import check_decoder
 from ldm.tasks import DiffusionTask
 
 
@@ -51,6 +54,8 @@ def sample(
     seed: int = 0,
     same_seed: bool = False,
     batch_size: int = 64,
+    tile: int | None = None,
+    decoder: str | None = None,
     grid: bool = False,
     columns: int = 0,
     film: Literal["gif", "webp"] | None = None,
@@ -94,6 +99,8 @@ def sample(
         seed: seed of the first image.
         same_seed: one seed for all prompts (classes, ...) and scales: SEED for the first of each, then SEED + 1.
         batch_size: images that are sampled at once on one device.
+        tile: encode and decode in overlapping tiles of so many pixels a side: large images in bounded memory.
+        decoder: run folder of a decoder of the same latents, such as a TinyDecoder, to draw with: a preview.
         grid: write all images into one picture, OUT/grid.png, too, labelled.
         columns: columns of the grid; 0: one a class, prompt or else scale, or as many as rows.
         film: write OUT/film.gif or OUT/film.webp: how the first batch comes out of the noise.
@@ -117,6 +124,8 @@ def sample(
     check_avoided(said, rules)
     pictures = 0 if interpolate else len(images or [])
     plan = make_plan(said, rules, scales, num_images, seed, same_seed, pictures, columns)
+    drawing = task.autoencoder if decoder is None else load_decoder(task, decoder, trust_code)
+    decode = make_decode(drawing, tile)
     weak = None if weak_run is None else runs.load_diffusion(weak_run, weights, trust_code)
     request = replace(plan.request, two_passes=two_passes, weak=weak, temperature=temperature)
     for chosen_rules in rules.values():
@@ -125,15 +134,15 @@ def sample(
     fabric = launch(accelerator, devices, num_nodes, precision)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)  # now, since it may be refused
-    move_to(fabric.device, task, weak)
-    edit = make_edit(task, request, images or [], strength, mask, interpolate, chosen)
+    move_to(fabric.device, task, weak, drawing)
+    edit = make_edit(task, request, images or [], strength, mask, interpolate, chosen, tile)
     plan = replace(plan, request=replace(request, edit=edit))
     frames: list[Image.Image] | None = [] if film and fabric.is_global_zero else None
     about = {"run": run, "weights": weights, "sampler": describe(chosen)}
-    others = {"guidance": ", ".join(map(describe, further)), "weak_run": weak_run, "mask": mask}
+    others = {"guidance": ", ".join(map(describe, further)), "weak_run": weak_run, "mask": mask, "decoder": decoder}
     others |= {"images": " ".join(images or []), "strength": str(edit.strength) if images else None}
     about |= {key: value for key, value in others.items() if value}
-    write_share(fabric, task, plan, chosen, folder, about, batch_size, frames)
+    write_share(fabric, task, plan, chosen, folder, about, batch_size, frames, decode)
     fabric.barrier()
     if fabric.is_global_zero:
         finish(folder, plan, grid, film, frames or [])
@@ -150,10 +159,25 @@ def choices() -> str:
     )
 
 
-def move_to(device: torch.device, *tasks: DiffusionTask | None) -> None:
-    for task in tasks:
-        if task is not None:
-            task.to(device)
+def move_to(device: torch.device, *modules: nn.Module | None) -> None:
+    for module in modules:
+        if module is not None:
+            module.to(device)
+
+
+def load_decoder(task: DiffusionTask, run: str, trust_code: bool) -> Autoencoder:
+    """The decoder of a run, which has to speak of the model's latents."""
+    decoder = runs.load_autoencoder(run, trust_code)
+    check_decoder(task, decoder)
+    return decoder
+
+
+def make_decode(autoencoder: Autoencoder, tile: int | None) -> Callable[[Tensor], Tensor]:
+    """What draws latents, as a whole or in tiles."""
+    try:
+        return decoding(autoencoder, tile)
+    except ValueError as error:
+        raise UserError(f"--tile: {error}") from None
 
 
 def make_guidance(names: list[str], classifier: Callable[[Tensor, Tensor], Tensor] | None) -> list[Guidance]:
@@ -234,17 +258,19 @@ def make_edit(
     mask: str | None,
     interpolate: bool,
     sampler: Sampler,
+    tile: int | None,
 ) -> Edit:
     """What sampling starts from besides noise."""
     if interpolate:
         for option, value in (("--strength", strength), ("--mask", mask)):
             if value is not None:
                 raise UserError(f"{option} has no meaning with --interpolate: leave one of them out.")
-        return between(task, request, images, sampler)
+        return between(task, request, images, sampler, tile)
     if not images:
         for option, value in (("--strength", strength), ("--mask", mask)):
             if value is not None:
                 raise UserError(f"{option} is about given pictures: name them with --images, or leave it out.")
         return Edit()
     usual = 0.7 if mask is None else 1.0
-    return from_images(task, images, len(request.seeds), usual if strength is None else strength, mask, sampler)
+    strength = usual if strength is None else strength
+    return from_images(task, images, len(request.seeds), strength, mask, sampler, tile)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ldm.autoencoders import Autoencoder
 from ldm.conditioners import Conditioner, Embedder
 from ldm.diffusion.guidance import Guidance, guide
 from ldm.diffusion.paths import NoisePath, Path
@@ -124,6 +125,16 @@ def check_weak(task: DiffusionTask, weak: DiffusionTask, wish: Wish) -> None:
         raise UserError(
             f"The weak model's path, {type(other).__name__}, adds noise otherwise than {type(path).__name__}, the "
             "model's: give a weak model that was trained on the same path."
+        )
+
+
+def check_decoder(task: DiffusionTask, decoder: Autoencoder) -> None:
+    """Raise a UserError if a decoder does not speak of the model's latents."""
+    wanted, given = task.autoencoder.fingerprint(), decoder.fingerprint()
+    if wanted != given:
+        raise UserError(
+            f"The model makes latents of autoencoder {wanted[:12]}, and the decoder draws those of {given[:12]}: give "
+            "one that learned from the model's autoencoder, or leave it out."
         )
 
 

@@ -85,10 +85,22 @@ def sample_steps(task: DiffusionTask, request: Request, sampler: Sampler) -> Ite
 
 @torch.inference_mode()
 def sample_images(
-    task: DiffusionTask, request: Request, sampler: Sampler, see: Callable[[Step], None] = lambda step: None
+    task: DiffusionTask,
+    request: Request,
+    sampler: Sampler,
+    see: Callable[[Step], None] = lambda step: None,
+    decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] for one batch, on the task's device; `see` is shown each step of the sampler."""
+    """Images (B, C, H, W) in [-1, 1] for one batch, on the task's device.
+
+    Args:
+        task: the model.
+        request: what is asked of it.
+        sampler: that walks.
+        see: is shown each step of the sampler.
+        decode: from normalised latents to images; left out, as the task's autoencoder does.
+    """
     for step in sample_steps(task, request, sampler):
         see(step)
         latents = step.x
-    return task.autoencoder.decode(latents).float().clamp(-1, 1)
+    return (decode or task.autoencoder.decode)(latents).float().clamp(-1, 1)
