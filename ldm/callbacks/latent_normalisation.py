@@ -4,6 +4,7 @@ import lightning as L
 import torch
 
 from ldm.autoencoders import LatentStatistics
+from ldm.errors import UserError
 from ldm.tasks import AutoencoderTask
 
 
@@ -30,8 +31,11 @@ class LatentNormalisation(L.Callback):
             return
         statistics = LatentStatistics(autoencoder.latent_channels)
         autoencoder.eval()
-        with pl_module.averaged(), trainer.precision_plugin.forward_context():
-            for images in data.plain_images(self.num_samples):
-                posterior = autoencoder.posterior(images.to(pl_module.device))
-                statistics.update(posterior.mean, posterior.std**2)
-        autoencoder.set_statistics(*statistics.finalize())
+        try:
+            with pl_module.averaged(), trainer.precision_plugin.forward_context():
+                for images in data.plain_images(self.num_samples):
+                    posterior = autoencoder.posterior(images.to(pl_module.device))
+                    statistics.update(posterior.mean, posterior.std**2)
+            autoencoder.set_statistics(*statistics.finalize())
+        except ValueError as error:  # what came out of training is of no use, and the user is to know why
+            raise UserError(f"The latents of the trained autoencoder cannot be measured. {error}") from None

@@ -4,7 +4,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,14 +210,17 @@ class ShardData(L.LightningDataModule):
         return ShardLoader(dataset, self.batch_size, rank, self._world(), self.num_workers)
 
     def plain_images(self, count: int) -> Iterator[Tensor]:
-        """This rank's share of about `count` training images, spread over the set (all of a smaller one), each once.
+        """This rank's share of `count` training images, spread over the set (all of a smaller one), each once.
+
+        The same however long training went on. Of streamed shards, whose number is not known, they are the first of
+        the stream, in whole batches; a stream with fewer begins again.
 
         Yields:
-            float32 (B, C, size, size), centre crop, no mirror. (Streamed shards: as training sees them.)
+            float32 (B, C, size, size), centre crop, no mirror.
         """
         rank, world = self.trainer.global_rank if self.trainer is not None else 0, self._world()
         if self.manifest is None:
-            for batch in islice(self.train_dataloader(), -(-count // self.batch_size)):
+            for batch in self._plain_stream(-(-count // self.batch_size)):
                 yield batch["images"]
             return
         dataset = self._dataset(self.shards, None, augment=False)
@@ -230,6 +232,14 @@ class ShardData(L.LightningDataModule):
             if isinstance(batch, Fault):
                 raise UserError(batch.message)
             yield batch["images"]
+
+    def _plain_stream(self, batches: int) -> StreamLoader:
+        """The first batches of the stream, whatever of it has been trained on."""
+        assert self.size is not None
+        rank = self.trainer.global_rank if self.trainer is not None else 0
+        plain = ImageTransform(self.size, "center", flip=False)
+        stream = StreamDataset(self.urls, plain, self.channels, None, self.seed, rank=rank, world=self._world())
+        return StreamLoader(stream, batches * self.batch_size, self.batch_size, self.num_workers)
 
     def examples(self, count: int) -> dict[str, Any]:
         """The first samples of the validation set, or of the training set if there is none, as a batch, unaugmented."""

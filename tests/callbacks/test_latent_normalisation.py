@@ -6,6 +6,7 @@ from tiny_models import autoencoder_task, diffusion_task, digit_data, fit
 
 from ldm import checkpoints
 from ldm.callbacks import EMA, LatentNormalisation
+from ldm.errors import UserError
 
 
 def training_images(few_digits):
@@ -48,6 +49,33 @@ def test_fewer_samples_spread_over_the_set(few_digits, tmp_path):
     task = autoencoder_task()
     fit(task, digit_data(few_digits), tmp_path, 2, [LatentNormalisation(20)])
     assert task.autoencoder.latent_samples == 20
+
+
+def test_at_least_fifty_thousand_images_are_asked_for():
+    assert LatentNormalisation().num_samples >= 50_000
+
+
+def test_the_same_run_again_measures_the_same_bits(few_digits, tmp_path):
+    """And measuring once more, after more training steps were read, changes nothing either."""
+    tasks = [autoencoder_task() for _ in range(2)]
+    for i, task in enumerate(tasks):
+        trainer = fit(task, digit_data(few_digits), tmp_path / str(i), 3, [EMA((0.9,)), LatentNormalisation()])
+    one, other = (task.autoencoder for task in tasks)
+    assert torch.equal(one.latent_mean, other.latent_mean)
+    assert torch.equal(one.latent_std, other.latent_std)
+    before = other.fingerprint()
+    LatentNormalisation().on_train_end(trainer, tasks[1])
+    assert other.fingerprint() == before
+
+
+def test_latents_that_are_no_numbers_are_one_sentence(few_digits, tmp_path):
+    task = autoencoder_task()
+    trainer = fit(task, digit_data(few_digits), tmp_path, 1)
+    with torch.no_grad():
+        task.autoencoder.quant_conv.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"cannot be measured\. The latents hold NaN or Inf"):
+        LatentNormalisation().on_train_end(trainer, task)
+    assert task.autoencoder.latent_samples == 10
 
 
 def test_a_denoiser_is_left_alone(few_digits, tmp_path):

@@ -11,7 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import autoencoder_task, digit_data
-from two_ranks import train_adversarial, train_autoencoder, train_denoiser
+from two_ranks import (
+    measure_pixels,
+    measure_reconstructions,
+    train_adversarial,
+    train_autoencoder,
+    train_denoiser,
+)
 
 from ldm import checkpoints
 from ldm.data.loader import rank_batch
@@ -29,6 +35,8 @@ def runs(few_digits, tmp_path_factory):
         "resumed": train_denoiser(few_digits, out / "whole1", 7),
         "autoencoder": train_autoencoder(few_digits, out / "autoencoder1"),
         "adversarial": train_adversarial(few_digits, out / "adversarial1"),
+        "pixels": measure_pixels(few_digits),
+        "measures": measure_reconstructions(few_digits),
     }
     train_denoiser(few_digits, out / "from_one", 3)  # which the two ranks take up
     with socket.socket() as probe:
@@ -155,6 +163,25 @@ def test_latent_statistics_are_of_the_whole_set_on_every_rank(runs, few_digits):
         assert count == 60
     saved = checkpoints.read(checkpoints.newest(out / "autoencoder"))["state_dict"]
     assert torch.equal(saved["autoencoder.latent_mean"], ranks[0]["autoencoder"]["statistics"][0])
+
+
+def test_two_ranks_measure_what_one_measures(runs):
+    """37 images are 19 and 18: none lacks and none counts twice. Equal to the rounding of float64 for equal latents."""
+    one, ranks, _ = runs
+    assert [rank["pixels"]["seen"] for rank in ranks] == [19, 18]
+    for rank in ranks:
+        assert rank["pixels"]["count"] == one["pixels"]["count"] == 37
+        for name in ("mean", "std"):
+            assert torch.equal(rank["pixels"][name], ranks[0]["pixels"][name])
+            torch.testing.assert_close(rank["pixels"][name], one["pixels"][name], rtol=1e-13, atol=0)
+
+
+def test_measures_of_reconstructions_are_over_all_ranks(runs):
+    one, ranks, _ = runs
+    assert {"psnr", "ssim", "rfid", "code_usage", "perplexity", "latent_std/0"} <= one["measures"].keys()
+    assert ranks[0]["measures"] == ranks[1]["measures"]
+    for name, value in one["measures"].items():
+        assert ranks[0]["measures"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
 def test_saved_by_one_resumed_by_two_and_back(runs, few_digits):

@@ -5,6 +5,7 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import torch
@@ -12,11 +13,15 @@ from lightning.pytorch.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tiny_models import Losses, adversarial_task, autoencoder_task, diffusion_task, digit_data, fit
+from tiny_models import Losses, adversarial_task, autoencoder_task, diffusion_task, digit_data, fit, tiny_quantised
 
+from ldm.autoencoders import LatentStatistics, Pixels
+from ldm.autoencoders.measures import FrechetDistance
 from ldm.autoencoders.quantisers import VQ
 from ldm.callbacks import EMA, LatentNormalisation, NoiseLevelLoss, SampleGrid, Throughput
 from ldm.diffusion.samplers import DDIM
+from ldm.nn.features import TimmFeatures
+from ldm.tasks.autoencoder import usual_measures
 
 
 class Positions(L.Callback):
@@ -73,6 +78,33 @@ def train_adversarial(shards, run, rank=0, **options):
     }
 
 
+def measure_pixels(shards, rank=0, world=1):
+    """Statistics over 37 images, by latents that are the images and so the same in every batch."""
+    data = digit_data(shards)
+    if world > 1:
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+    pixels, statistics = Pixels(1), LatentStatistics(1)
+    for images in data.plain_images(37):
+        posterior = pixels.posterior(images)
+        statistics.update(posterior.mean, posterior.std**2)
+    mean, std, count = statistics.finalize()
+    return {"seen": statistics.num_samples, "mean": mean, "std": std, "count": count}
+
+
+@torch.no_grad()
+def measure_reconstructions(shards, rank=0, world=1):
+    """Everything that validation can measure without weights of others, over 37 images."""
+    data = digit_data(shards)
+    if world > 1:
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+    autoencoder = tiny_quantised().eval()
+    measures = [*usual_measures(autoencoder), FrechetDistance(TimmFeatures("test_resnet"))]
+    for images in data.plain_images(37):
+        for measure in measures:
+            measure.update(autoencoder.examine(images))
+    return {name: value.item() for measure in measures for name, value in measure.compute().items()}
+
+
 def main(shards, out):
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -85,6 +117,8 @@ def main(shards, out):
         "resumed": train_denoiser(shards, out / "from_one", 7, rank, **two()),
         "autoencoder": train_autoencoder(shards, out / "autoencoder", rank, **two()),
         "adversarial": train_adversarial(shards, out / "adversarial", rank, **two()),
+        "pixels": measure_pixels(shards, rank, 2),
+        "measures": measure_reconstructions(shards, rank, 2),
     }
     torch.save(seen, out / f"rank{rank}.pt")
 
