@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ldm.autoencoders.quantisers.base import Quantised, Quantiser, straight_through
 from ldm.seeding import Draws
 
+LEAST = 1e-12  # share of a code that is never chosen, so that dividing by it is possible
 ROWS = 4096  # vectors whose distances to all codes are held at once
 
 
@@ -35,7 +36,6 @@ class VQ(Quantiser):
 
     codebook: Tensor
     share: Tensor
-    totals: Tensor
     batches: Tensor
 
     def __init__(
@@ -62,7 +62,6 @@ class VQ(Quantiser):
         start = torch.empty(num_codes, width).uniform_(-1 / num_codes, 1 / num_codes)
         if self.averaged:
             self.register_buffer("codebook", start)
-            self.register_buffer("totals", start / num_codes)  # moving averages of sums, of which `share` is the count
         else:
             self.codebook = nn.Parameter(start)
         self.register_buffer("share", torch.full((num_codes,), 1 / num_codes))
@@ -112,8 +111,6 @@ class VQ(Quantiser):
         chosen = vectors[(draws.shared(len(dead)) * len(vectors)).long()]
         self.codebook[dead] = chosen
         self.share[dead] = 1 / self.num_codes
-        if self.averaged:
-            self.totals[dead] = chosen / self.num_codes
         return True
 
     @torch.no_grad()
@@ -129,9 +126,10 @@ class VQ(Quantiser):
         sums = torch.zeros_like(self.codebook).index_add_(0, codes.flatten(), vectors)
         found = sum_over_ranks(torch.cat([counts[:, None], sums], dim=1))  # (num_codes, 1 + width)
         found = found / found[:, 0].sum()
-        self.share.lerp_(found[:, 0], 1 - self.decay)
-        self.totals.lerp_(found[:, 1:], 1 - self.decay)
-        self.codebook.copy_(self.totals / self.share.clamp_min(1e-12)[:, None])
+        totals = self.codebook * self.share[:, None]  # the moving averages of the sums, of which `share` is the count
+        totals.lerp_(found[:, 1:], 1 - self.decay)
+        self.share.lerp_(found[:, 0], 1 - self.decay).clamp_min_(LEAST)
+        self.codebook.copy_(totals / self.share[:, None])
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

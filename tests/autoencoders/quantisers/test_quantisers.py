@@ -89,7 +89,6 @@ def test_an_averaged_codebook_goes_to_the_mean_of_those_who_chose_it():
     torch.manual_seed(0)
     quantiser = VQ(4, 2, codebook="ema", decay=0.5, restart_below=0)
     quantiser.codebook.copy_(torch.tensor([[2.0, 2.0], [-2.0, 2.0], [2.0, -2.0], [-2.0, -2.0]]))
-    quantiser.totals.copy_(quantiser.codebook / 4)
     z = latents(quantiser, scale=3.0)
     for _ in range(60):
         codes = quantiser.learn(z, draws()).codes
@@ -108,8 +107,6 @@ def test_dead_codes_are_put_where_latents_are(codebook):
         quantiser = VQ(64, 2, codebook=codebook, restart_below=restart_below, restart_every=5, decay=0.8)
         with torch.no_grad():
             quantiser.codebook[2:] += 100.0
-        if codebook == "ema":
-            quantiser.totals.copy_(quantiser.codebook / 64)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1)), *quantiser.parameters()], 1.0)
         generator = torch.Generator().manual_seed(3)
         for step in range(120):
