@@ -16,6 +16,7 @@ from made_runs import NET, autoencoder_run, label_conditioner
 from PIL import Image
 
 from ldm import checkpoints, encoding, runs
+from ldm.autoencoders.tiling import encode_tiled
 from ldm.cli import main
 from ldm.data import LatentContract, Manifest, Order, ShardData, ShardDataset, pack
 from ldm.data.dataset import collate
@@ -347,3 +348,20 @@ def test_training_refuses_latents_of_another_autoencoder_naming_both(work, capsy
     assert not Path("dit/config.yaml").exists()
     main(["fit", "-c", "dit.yaml", "--model.init_args.autoencoder.init_args.run", "ae"])
     assert runs.load("dit")
+
+
+def test_latents_of_tiles_are_said_to_be_and_are_not_mixed_with_others(work):
+    run_encode("tiled", size=12, tile=8, dtype="float32")
+    contract = Manifest.load("tiled").latents
+    assert contract.transform["tile"] == 8
+    with pytest.raises(UserError, match="transform"):
+        run_encode("tiled", size=12, dtype="float32")
+    images = list(ShardDataset("shards/train", ImageTransform(12, "center", flip=False), channels=1).samples())[:3]
+    latents = list(ShardDataset("tiled").samples())[:3]
+    expected = encode_tiled(runs.load_autoencoder("ae"), torch.stack([sample["image"] for sample in images]), tile=8)
+    found = torch.stack([sample["latent"][0] for sample in latents])
+    torch.testing.assert_close(found, expected.moments(), rtol=1e-4, atol=1e-5)
+    run_encode("whole", size=8, tile=8)  # one tile: what it is without
+    assert "tile" not in Manifest.load("whole").latents.transform
+    with pytest.raises(UserError, match=r"--tile.*multiple of 2"):
+        run_encode("odd", size=16, tile=7)
