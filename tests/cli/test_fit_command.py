@@ -13,6 +13,7 @@ from made_runs import AUTOENCODER, NET, label_conditioner
 
 from ldm import checkpoints
 from ldm.cli import main
+from ldm.nn.features import TimmFeatures
 
 
 def config(few_digits, **changes):
@@ -206,3 +207,22 @@ def test_a_checkpoint_cannot_name_the_class_to_build(trained, monkeypatch):
     checkpoints.write(checkpoint, Path("given.ckpt"))
     main(["fit", "-c", "ae.yaml", "--ckpt_path", "given.ckpt"])
     assert not Path("sung").exists()
+
+
+def test_measures_of_the_config_are_logged_and_not_needed_afterwards(work, few_digits, capsys, refused):
+    torch.save(TimmFeatures("test_resnet").net(torch.device("cpu")).state_dict(), "features.pth")
+    features = {"model": "test_resnet", "weights": "features.pth"}
+    features = {"class_path": "ldm.nn.features.TimmFeatures", "init_args": features}
+    measure = {"class_path": "ldm.autoencoders.measures.FrechetDistance", "init_args": {"features": features}}
+    measured = config(few_digits)
+    measured["model"]["init_args"]["measures"] = [measure]
+    Path("measured.yaml").write_text(yaml.safe_dump(measured))
+    main(["fit", "-c", "measured.yaml"])
+    capsys.readouterr()
+    main(["validate", "-c", "measured.yaml"])
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("val/rfid ", "val/rfid_ema0.5 ", "val/latent_std/0 "))
+    Path("features.pth").unlink()
+    main(["export", "run", "out"])
+    assert "measures" not in yaml.safe_load(Path("out/config.yaml").read_text())["model"]["init_args"]
+    assert "features.pth, and there is no such file" in refused("validate", "-c", "measured.yaml")
