@@ -14,13 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ldm.atomic import file_sha256
-from ldm.autoencoders.fingerprint import fingerprint_of
 from ldm.errors import UserError
+from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 
 CONFIG = "config.yaml"
 CLASSES = "classes.json"  # the names of the classes that the model was trained on, where they had some
 WEIGHTS = "model.safetensors"
-AUTOENCODER = "autoencoder."  # what the names of an autoencoder's weights begin with, in a model of either kind
 ENCODERS = "encoders"  # the files of frozen encoders, where the model has some
 OWN = (CONFIG, WEIGHTS, CLASSES, ENCODERS)
 
@@ -28,7 +27,7 @@ OWN = (CONFIG, WEIGHTS, CLASSES, ENCODERS)
 def write_export(
     out: Path,
     model: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
+    task: Task,
     size: int | None,
     classes: Sequence[str] | None,
     files: Mapping[str, Path] | None = None,
@@ -38,14 +37,14 @@ def write_export(
     Args:
         out: the folder; an older one is replaced, so ask `check_replaceable` first.
         model: the model block, whose autoencoder is described and not named.
-        weights: the full state dict of that model.
+        task: that model, with its weights.
         size: side in pixels of the images behind it, where that is known.
         classes: the names of its classes, where they have some.
         files: further files by their places in the folder, below encoders/: those that the model block names.
     """
     with replaced(out) as part:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part / WEIGHTS)
-        config = {"model": dict(model), "data": {"init_args": {"size": size}}, "made": made(part / WEIGHTS, weights)}
+        save_file({name: tensor.contiguous() for name, tensor in task.state_dict().items()}, part / WEIGHTS)
+        config = {"model": dict(model), "data": {"init_args": {"size": size}}, "made": made(part / WEIGHTS, task)}
         (part / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
         if classes is not None:
             (part / CLASSES).write_text(json.dumps(list(classes), indent=1, ensure_ascii=False) + "\n")
@@ -70,38 +69,40 @@ def replaced(out: Path) -> Iterator[Path]:
     os.replace(part, out)
 
 
-def made(file: Path, weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """What an export's config says of its weights: the hash of the file, and the fingerprint of the autoencoder."""
-    return {"autoencoder": autoencoder_in(weights), "weights": file_sha256(file)}
+def made(file: Path, task: Task) -> dict[str, str]:
+    """What an export's config says of its weights: the fingerprint of the autoencoder, and the hash of the file."""
+    return {"autoencoder": fingerprint(task), "weights": file_sha256(file)}
 
 
-def autoencoder_in(weights: Mapping[str, Tensor]) -> str:
-    """The fingerprint of the autoencoder in a model's state dict."""
-    own = {name.removeprefix(AUTOENCODER): tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER)}
-    return fingerprint_of(own)
+def fingerprint(task: Task) -> str:
+    """Of a model's autoencoder."""
+    assert isinstance(task, AutoencoderTask | DiffusionTask)
+    return task.autoencoder.fingerprint()
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The state dict of an export, which has to be the one that it was made with.
-
-    Raises:
-        UserError: its weights are broken or were exchanged; of an export older than its hashes the latter goes unseen.
-    """
-    file = folder / WEIGHTS
+    """The state dict of an export."""
     try:
-        weights = load_file(file)
+        return load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise UserError(f"Its {WEIGHTS} is broken ({error}): export the run again.") from None
-    said = read_made(folder)
-    known, given = said.get("autoencoder", ""), autoencoder_in(weights)
-    if known not in ("", given):
+
+
+def check_made(folder: Path, task: Task) -> None:
+    """The model that was loaded from an export is the one that it was made of; of an older export nothing is known.
+
+    Raises:
+        UserError: its weights, or the files of its autoencoder, were exchanged.
+    """
+    said, given = read_made(folder), fingerprint(task)
+    known = said.get("autoencoder", given)
+    if known != given:
         raise UserError(
-            f"It was made with autoencoder {known[:12]}, and its {WEIGHTS} holds autoencoder {given[:12]}: latents of "
-            "the one mean nothing to the other. Export the run again."
+            f"It was made with autoencoder {known[:12]}, and it holds autoencoder {given[:12]}: latents of the one "
+            "mean nothing to the other. Export the run again."
         )
-    if "weights" in said and said["weights"] != file_sha256(file):
+    if "weights" in said and said["weights"] != file_sha256(folder / WEIGHTS):
         raise UserError(f"Its {WEIGHTS} is not the file that it was made with (sha256 differs): export the run again.")
-    return weights
 
 
 def read_made(folder: Path) -> dict[str, str]:

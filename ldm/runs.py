@@ -19,7 +19,7 @@ from ldm.autoencoders.layouts.folders import FILES, write_folder
 from ldm.conditioners import Conditioner
 from ldm.diffusion import Process
 from ldm.errors import UserError
-from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_replaceable, read_weights, replaced, write_export
+from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_made, check_replaceable, read_weights, replaced, write_export
 from ldm.frozen_files import gather_files, locate_files
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
@@ -57,9 +57,11 @@ def load(folder: str | Path, weights: str = "ema", trust_code: bool = False) -> 
     try:
         state = read_state(folder, weights, task)
         task.check_weights(state)
+        task.load_state_dict(state, strict=True)
+        if (folder / WEIGHTS).is_file():
+            check_made(folder, task)
     except UserError as error:
         raise UserError(f"{folder} cannot be loaded. {error}") from None
-    task.load_state_dict(state, strict=True)
     if isinstance(task, DiffusionTask):
         task.conditioner.name_classes(read_classes(folder))
     return task.eval()
@@ -304,7 +306,7 @@ def export(
     embed_autoencoder(model, trust_code)
     locate_files(model, run, trust_code)
     files = gather_files(model, trust_code)
-    write_export(out, model, task.state_dict(), trained_size(run), read_classes(run), files)
+    write_export(out, model, task, trained_size(run), read_classes(run), files)
     return out
 
 

@@ -39,7 +39,7 @@ def import_autoencoder(file: Path, out: Path, scale: str | None, shift: str | No
         task.autoencoder.set_statistics(mean, std, None)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
-    write_export(out, model, task.state_dict(), size, None)
+    write_export(out, model, task, size, None)
 
 
 def locate(file: Path) -> tuple[Path, dict[str, Any]]:

@@ -58,7 +58,7 @@ def import_network(
     names = None if classes is None else class_names(Path(classes), foreign)
     runs.embed_autoencoder(model, trust_code)
     files = gather_files(model, trust_code)
-    write_export(out, model, task.state_dict(), size, names, files)
+    write_export(out, model, task, size, names, files)
 
 
 def network_arguments(foreign: ForeignModel, input_size: int | None, num_heads: int | None) -> dict[str, Any]:
