@@ -7,6 +7,6 @@ import torch
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast is off within the block, on devices that know it."""
+    """Within the block a device computes in the precision of what it is given."""
     known = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else nullcontext()

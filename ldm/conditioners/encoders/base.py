@@ -5,7 +5,6 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 
 from ldm.atomic import file_sha256
 from ldm.errors import UserError
+from ldm.nn.precision import without_autocast
 from ldm.text import Text
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -102,12 +102,6 @@ class TextEncoder(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_model"}
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Within the block a device computes in the precision of what it is given."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def name_of(*words: str) -> str:
