@@ -71,13 +71,13 @@ def replaced(out: Path) -> Iterator[Path]:
 
 def made(file: Path, task: Task) -> dict[str, str]:
     """What an export's config says of its weights: the fingerprint of the autoencoder, and the hash of the file."""
-    return {"autoencoder": fingerprint(task), "weights": file_sha256(file)}
+    said = {"autoencoder": fingerprint(task), "weights": file_sha256(file)}
+    return {name: value for name, value in said.items() if value}
 
 
 def fingerprint(task: Task) -> str:
-    """Of a model's autoencoder."""
-    assert isinstance(task, AutoencoderTask | DiffusionTask)
-    return task.autoencoder.fingerprint()
+    """Of a model's autoencoder; empty of a model without one."""
+    return task.autoencoder.fingerprint() if isinstance(task, AutoencoderTask | DiffusionTask) else ""
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -91,17 +91,19 @@ def foreign_facts(file: Path) -> dict[str, Any]:
 def model_facts(folder: Path, trust_code: bool) -> dict[str, Any]:
     """Of a run folder or an export."""
     task = runs.load(folder, trust_code=trust_code)
-    assert isinstance(task, AutoencoderTask | DiffusionTask)
-    parts: dict[str, nn.Module] = {"autoencoder": task.autoencoder, **task.trained_modules()}
-    what = "an autoencoder" if isinstance(task, AutoencoderTask) else "a diffusion model"
-    size = runs.trained_size(folder)
-    shape = task.net.sample_shape if isinstance(task, DiffusionTask) else None
+    parts: dict[str, nn.Module] = dict(task.trained_modules())
+    latents, what = None, "a feature network"
+    if isinstance(task, AutoencoderTask | DiffusionTask):
+        parts = {"autoencoder": task.autoencoder, **parts}
+        what = "an autoencoder" if isinstance(task, AutoencoderTask) else "a diffusion model"
+        shape = task.net.sample_shape if isinstance(task, DiffusionTask) else None
+        latents = autoencoder_facts(task.autoencoder, runs.trained_size(folder), shape)
     return {
         "kind": f"{'export' if (folder / WEIGHTS).is_file() else 'run'} of {what}",
         "checkpoint": checkpoint_facts(folder),
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "classes": runs.read_classes(folder),
-        "latents": autoencoder_facts(task.autoencoder, size, shape),
+        "latents": latents,
     }
 
 

@@ -10,6 +10,7 @@ from ldm import runs
 from ldm.cli import main
 from ldm.errors import UserError
 from ldm.frozen_files import gather_files
+from ldm.inspecting import model_facts
 from ldm.nn.features import TimmFeatures
 from ldm.tasks import FeaturesTask
 from ldm.tasks.base import BatchNoise
@@ -70,6 +71,8 @@ def test_an_export_gives_the_features_of_the_run(few_digits, tmp_path, monkeypat
     (tmp_path / "features.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "-c", "features.yaml"])
     main(["export", "run", "out"])
+    facts = model_facts(tmp_path / "out", trust_code=False)
+    assert (facts["kind"], facts["latents"]) == ("export of a feature network", None)
     trained = runs.load("run")
     assert isinstance(trained, FeaturesTask)
     features = TimmFeatures(MODEL, "out")
