@@ -116,6 +116,9 @@ class AutoencoderTask(Task):
         super().setup(stage)
         for measure in self.measures:
             measure.check()
+        if stage == "fit":
+            for term in self.loss.each_term():
+                term.check_files()
         adversarial, trainer = self.loss.adversarial, self.trainer
         batches = trainer.max_steps * trainer.accumulate_grad_batches
         if stage == "fit" and adversarial is not None and 0 < batches <= adversarial.start:
@@ -189,9 +192,5 @@ def check_loss(autoencoder: Autoencoder, loss: AutoencoderLoss) -> None:
             f"The latents of {type(autoencoder).__name__} are points, whose KL divergence means nothing: set the "
             "loss's kl_weight to 0."
         )
-    adversarial = loss.adversarial
-    if adversarial is not None and adversarial.discriminator.in_channels != autoencoder.in_channels:
-        raise ValueError(
-            f"The discriminator takes {adversarial.discriminator.in_channels} channel(s) and the autoencoder gives "
-            f"{autoencoder.in_channels}: make their in_channels equal."
-        )
+    for term in loss.each_term():
+        term.check(autoencoder)

@@ -29,7 +29,9 @@ def overlay(config: Path) -> list[str]:
     model = yaml.safe_load(config.read_text())["model"]
     if model["class_path"].endswith("AutoencoderTask"):
         own = f"tiny_{config.stem}"
-        return [own if FOLDER / "parts" / f"{own}.yaml" in PARTS else "tiny_autoencoder"]
+        if FOLDER / "parts" / f"{own}.yaml" in PARTS:
+            return [own]
+        return ["tiny_autoencoder", "tiny_terms"] if "LPIPS" in str(model) else ["tiny_autoencoder"]
     if model["class_path"].endswith("FeaturesTask"):
         return ["tiny_features"]
     net = model["init_args"]["net"]["class_path"].rpartition(".")[2].lower()
@@ -57,8 +59,11 @@ def test_a_config_is_parsed_and_its_model_built(path: Path, monkeypatch: pytest.
     monkeypatch.setattr(TrainingCLI, "instantiate_trainer", lambda self, **kwargs: None)
     monkeypatch.setattr(TrainingCLI, "_run_subcommand", lambda self, subcommand: None)
     options = ["fit", "-c", str(path)]
-    if "net" in yaml.safe_load(path.read_text())["model"]["init_args"]:
+    arguments = yaml.safe_load(path.read_text())["model"]["init_args"]
+    if "net" in arguments:
         options += ["--model.init_args.autoencoder", "ldm.autoencoders.KLAutoencoder"]
+    if "teacher" in arguments.get("autoencoder", {}).get("init_args", {}):
+        options += ["--model.init_args.autoencoder.init_args.teacher", "ldm.autoencoders.KLAutoencoder"]
     task = TrainingCLI(options).model
     assert isinstance(task, Task)
     assert len(task.trained_parameters()) > 0

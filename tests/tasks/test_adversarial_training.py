@@ -20,10 +20,12 @@ from tiny_models import (
 )
 
 from ldm import checkpoints
-from ldm.autoencoders import Adversarial, AutoencoderLoss, KLAutoencoder, QuantisedAutoencoder
-from ldm.autoencoders.discriminators import PatchGAN
+from ldm.autoencoders import LPIPS, Adversarial, AutoencoderLoss, KLAutoencoder, Perceptual, QuantisedAutoencoder
+from ldm.autoencoders.discriminators import FeatureDiscriminator, PatchGAN
 from ldm.autoencoders.quantisers import FSQ, VQ
 from ldm.callbacks import EMA
+from ldm.errors import UserError
+from ldm.nn.features import TimmFeatures
 from ldm.tasks import AutoencoderTask
 
 
@@ -243,3 +245,21 @@ def test_compiled_it_is_the_same_training(few_digits, tmp_path):
         fit(task, digit_data(few_digits), tmp_path / str(compile), 3, [losses])
         figures.append(list(losses.by_batch.values()))
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
+
+
+def test_files_that_are_not_there_are_named_before_the_first_step(few_digits, tmp_path):
+    features = TimmFeatures("resnet10t", str(tmp_path / "none.safetensors"))
+    terms = [LPIPS(str(tmp_path / "none.pth")), Perceptual(features), Adversarial(FeatureDiscriminator(features, 1))]
+    for term in terms:
+        with pytest.raises(UserError, match=r"none\.(pth|safetensors), and there is no such file"):
+            fit(AutoencoderTask(tiny_autoencoder(), AutoencoderLoss(terms=[term])), digit_data(few_digits), tmp_path, 1)
+
+
+def test_r1_is_possible_through_a_transformer():
+    """Whose fused attention has no second derivative."""
+    torch.manual_seed(0)
+    features = TimmFeatures("vit_tiny_patch16_224", layers=[0], size=32)
+    term = Adversarial(FeatureDiscriminator(features, channels=8), r1=1.0)
+    penalty = term.gradient_penalty(torch.rand(1, 3, 32, 32))
+    penalty.backward()
+    assert all(p.grad is not None for name, p in term.named_parameters() if "enter" in name and "weight" in name)

@@ -16,6 +16,9 @@ class Discriminator(nn.Module, ABC):
         super().__init__()
         self.in_channels = in_channels
 
+    def check_files(self) -> None:
+        """Raise a UserError that names a file of weights which is not there."""
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] -> logits (B, ...), higher for real ones."""

@@ -19,8 +19,7 @@ class FeatureDiscriminator(Discriminator):
 
     Only the heads are trained and saved; gradients pass through the network to the images. Each map is brought to mean
     0 and variance 1 over its channels at each place. Not published so: heads convolve in two dimensions, not along the
-    row of tokens, and their norms are over groups of channels, which suits any batch, not over the batch. R1 takes a
-    second derivative, which the fused attention of a transformer has not: leave r1 at 0, or look through convolutions.
+    row of tokens, and their norms are over groups of channels, which suits any batch, not over the batch.
 
     Args:
         features: The frozen network and which of its maps to judge by: four of a transformer's, evenly spaced.
@@ -38,6 +37,9 @@ class FeatureDiscriminator(Discriminator):
         self.features = features
         widths = [size.channels for size in features.sizes()]
         self.heads = nn.ModuleList(FeatureHead(width, channels or width, kernel) for width in widths)
+
+    def check_files(self) -> None:
+        self.features.check()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, places of all maps together)."""

@@ -6,9 +6,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ldm.autoencoders.autoencoded import Autoencoded
-from ldm.autoencoders.discriminators import Discriminator
+from ldm.autoencoders.base import Autoencoder
+from ldm.autoencoders.discriminators import DiffAugment, Discriminator
 from ldm.autoencoders.losses.base import LossTerm
 
 Game = Literal["hinge", "vanilla", "non_saturating"]
@@ -33,6 +35,7 @@ class Adversarial(LossTerm):
         lecam: Weight of LeCam's regularisation (Tseng et al. 2021, arXiv 2104.03310); 0: none.
         r1: Weight gamma of R1, gamma / 2 E|grad D(x)|^2 (Mescheder et al. 2018, arXiv 1801.04406); 0: none.
         r1_every: Batches between two computations of R1, which then weighs that much more.
+        augment: What is done to all images and reconstructions before the discriminator sees them.
     """
 
     real_mean: Tensor
@@ -50,6 +53,7 @@ class Adversarial(LossTerm):
         lecam: float = 0.0,
         r1: float = 0.0,
         r1_every: int = 1,
+        augment: DiffAugment | None = None,
     ) -> None:
         super().__init__("adversarial", weight)
         if game not in ("hinge", "vanilla", "non_saturating"):
@@ -62,11 +66,23 @@ class Adversarial(LossTerm):
         self.balance = "decoder" if adaptive else "none"
         self.most = most
         self.lecam, self.r1, self.r1_every = lecam, r1, r1_every
+        self.augment = augment
         self.register_buffer("real_mean", torch.zeros(()))
         self.register_buffer("fake_mean", torch.zeros(()))
 
     def weight_at(self, batch: int) -> float:
         return self.weight if batch >= self.start else 0.0
+
+    def check(self, autoencoder: Autoencoder) -> None:
+        super().check(autoencoder)
+        if self.discriminator.in_channels != autoencoder.in_channels:
+            raise ValueError(
+                f"The discriminator takes {self.discriminator.in_channels} channel(s) and the autoencoder gives "
+                f"{autoencoder.in_channels}: make their in_channels equal."
+            )
+
+    def check_files(self) -> None:
+        self.discriminator.check_files()
 
     def learns_at(self, batch: int) -> bool:
         """Whether the discriminator learns in this global batch."""
@@ -81,17 +97,23 @@ class Adversarial(LossTerm):
         try:
             for parameter in parameters:
                 parameter.requires_grad_(False)
-            logits = self.discriminator(seen.reconstructions).float()
+            logits = self.judge(seen, seen.reconstructions)
         finally:
             for parameter in parameters:
                 parameter.requires_grad_(True)
         return (F.softplus(-logits) if self.game == "non_saturating" else -logits).mean()
 
+    def judge(self, seen: Autoencoded, images: Tensor) -> Tensor:
+        """The discriminator's logits (B, ...) of images or reconstructions, float32."""
+        if self.augment is not None and seen.draws is not None:
+            images = self.augment(images, seen.draws)
+        return self.discriminator(images).float()
+
     def discriminator_terms(self, seen: Autoencoded, batch: int) -> dict[str, Tensor]:
         """What the discriminator has to learn, under "discriminator", and what it says; not for the autoencoder."""
         images = seen.images.detach()
-        real = self.discriminator(images).float()
-        fake = self.discriminator(seen.reconstructions.detach()).float()
+        real = self.judge(seen, images)
+        fake = self.judge(seen, seen.reconstructions.detach())
         if self.game == "hinge":
             loss = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
         else:
@@ -113,7 +135,8 @@ class Adversarial(LossTerm):
 
     def gradient_penalty(self, images: Tensor) -> Tensor:
         """Half the squared gradient of the logits with respect to the real images, summed over an image."""
-        with torch.autocast(images.device.type, enabled=False):
+        # Of the kernels of attention only the plain one can be differentiated twice.
+        with torch.autocast(images.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             images = images.float().requires_grad_()
             (gradient,) = torch.autograd.grad(self.discriminator(images).sum(), images, create_graph=True)
         return 0.5 * gradient.square().flatten(1).sum(1).mean()

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.autoencoders.autoencoded import Autoencoded
+from ldm.autoencoders.base import Autoencoder
 from ldm.autoencoders.losses.base import LossTerm
 from ldm.nn.features import Features
 from ldm.nn.standardise import standardised
@@ -58,16 +59,22 @@ class Alignment(LossTerm):
     def weight_at(self, batch: int) -> float:
         return self.weight if self.until is None or batch < self.until else 0.0
 
+    def check(self, autoencoder: Autoencoder) -> None:
+        super().check(autoencoder)
+        if autoencoder.latent_channels != self.projection.in_channels:
+            raise ValueError(
+                f"Alignment was built for {self.projection.in_channels} latent channels, and the autoencoder has "
+                f"{autoencoder.latent_channels}: make its latent_channels equal to that."
+            )
+
+    def check_files(self) -> None:
+        self.features.check()
+
     def measured(self) -> bool:
         return False  # beside reconstructions it says little, and costs a pass of the network
 
     def forward(self, seen: Autoencoded) -> Tensor:
         latents = seen.posterior.mode
-        if latents.shape[1] != self.projection.in_channels:
-            raise ValueError(
-                f"Alignment was built for {self.projection.in_channels} latent channels, and the autoencoder has "
-                f"{latents.shape[1]}: make its latent_channels equal to that."
-            )
         projected = self.projection(latents.float())
         wanted = standardised(self.features.maps(seen.images.detach())[-1])
         if wanted.shape[2:] != projected.shape[2:]:

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ldm.autoencoders.autoencoded import Autoencoded
+from ldm.autoencoders.base import Autoencoder
 
 
 class LossTerm(nn.Module, ABC):
@@ -38,6 +39,14 @@ class LossTerm(nn.Module, ABC):
     def measured(self) -> bool:
         """Whether validation computes it too."""
         return True
+
+    def check(self, autoencoder: Autoencoder) -> None:
+        """Raise a ValueError that says what to change if the term does not suit an autoencoder."""
+        if self.balance != "none":
+            _ = autoencoder.last_weight if self.balance == "decoder" else autoencoder.last_encoder_weight
+
+    def check_files(self) -> None:
+        """Raise a UserError that names a file of weights which is not there."""
 
     @abstractmethod
     def forward(self, seen: Autoencoded) -> Tensor:

@@ -65,6 +65,14 @@ class LPIPSNetwork:
         made: nn.Module = network
         return made
 
+    def check(self) -> None:
+        """Raise a UserError if the weights are not there."""
+        if not Path(self.weights).expanduser().is_file():
+            raise UserError(
+                f"LPIPS reads the weights of {TORCHVISION[self.net]} from {self.weights}, and there is no such file: "
+                "nothing is downloaded, so fetch torchvision's file yourself and give its path, or use Perceptual."
+            )
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "LPIPSNetwork":
         return self
 
@@ -87,6 +95,9 @@ class LPIPS(LossTerm):
     def __init__(self, weights: str, net: Net = "vgg", weight: float = 1.0) -> None:
         super().__init__("lpips", weight)
         self.network = LPIPSNetwork(weights, net)
+
+    def check_files(self) -> None:
+        self.network.check()
 
     def forward(self, seen: Autoencoded) -> Tensor:
         return self.network(seen.images, seen.reconstructions).mean()

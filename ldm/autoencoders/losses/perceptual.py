@@ -25,6 +25,9 @@ class Perceptual(LossTerm):
         super().__init__("perceptual", weight)
         self.features = features
 
+    def check_files(self) -> None:
+        self.features.check()
+
     def forward(self, seen: Autoencoded) -> Tensor:
         wanted, found = self.features.maps(seen.images.detach()), self.features.maps(seen.reconstructions)
         distances = [directions_apart(one, other) for one, other in zip(wanted, found, strict=True)]

@@ -26,13 +26,11 @@ class FSQ(Quantiser):
 
     def __init__(self, levels: Sequence[int]) -> None:
         if not levels or min(levels) < 2:
-            raise ValueError(
-                f"FSQ's levels are {list(levels)}: give each channel at least 2, such as [8, 5, 5, 5]."
-            )
+            raise ValueError(f"FSQ's levels are {list(levels)}: give each channel at least 2, such as [8, 5, 5, 5].")
         super().__init__(len(levels), math.prod(levels))
         self.levels = list(levels)
         strides = [math.prod(levels[:i]) for i in range(len(levels))]
-        self.register_buffer("steps", torch.tensor(self.levels), persistent=False)
+        self.register_buffer("steps", torch.tensor(self.levels))  # in the weights, for it changes what they decode to
         self.register_buffer("strides", torch.tensor(strides), persistent=False)
 
     def bounded(self, z: Tensor) -> Tensor:

@@ -125,9 +125,9 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="0 or more"):
         Alignment(4, FEATURES, until=-1)
     with pytest.raises(ValueError, match="built for 3 latent channels, and the autoencoder has 4"):
-        Alignment(3, FEATURES)(seen())
+        Alignment(3, FEATURES).check(autoencoder())
     rae = RepresentationAutoencoder(FEATURES, size=64, width=32, depth=1, num_heads=2)
     with pytest.raises(ValueError, match="has no encoder to balance"):
-        AutoencoderLoss(kl_weight=0.0, terms=[Alignment(64, FEATURES)])(seen(rae))
+        Alignment(64, FEATURES).check(rae)
     point = DiagonalGaussian.point(maps(2, 4, 4, 4))
     assert Alignment(4, FEATURES)(Autoencoded(autoencoder(), maps(2, 3, 64, 64), maps(2, 3, 64, 64), point)) > 0
