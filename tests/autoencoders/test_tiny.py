@@ -35,7 +35,6 @@ def test_its_latents_are_the_teachers() -> None:
 
 
 def test_a_region_of_the_image_depends_on_its_own_latents_only() -> None:
-    """So tiles that share the reach of its convolutions are decoded exactly."""
     made, latents = tiny(), torch.randn(1, 4, 4, 24)
     with torch.no_grad():
         whole, part = made.decode(latents), made.decode(latents[..., 8:])
