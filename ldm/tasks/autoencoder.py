@@ -49,7 +49,7 @@ class AutoencoderTask(Task):
         measures: list[Measure] | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, seed)
-        self.autoencoder = autoencoder
+        self.autoencoder = autoencoder.train()  # one that comes from another run is in eval mode
         self.loss = AutoencoderLoss(kl_weight=1e-6 if autoencoder.has_spread else 0.0) if loss is None else loss
         self.discriminator_optimizer = discriminator_optimizer or optimizer
         self.discriminator_scheduler = discriminator_scheduler
