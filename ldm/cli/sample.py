@@ -84,7 +84,7 @@ def sample(
         num_images: images in all; left out, one for each line of --prompts, or 16, or whole rows from 16 on.
         sampler: one of the list below, with settings as in ddim:eta=0.5,spacing=leading.
         num_steps: steps of the sampler; left out, its own default.
-        guidance_scale: classifier-free guidance; left out, 1: off; 1.5 to 8 is usual; several: one a row, or a column.
+        guidance_scale: classifier-free guidance; left out, 1: off; 1.5 to 8 is usual; several: one a row or column.
         guidance: rules of the list below, as NAME:KEY=VALUE, applied in this order after --guidance-scale.
         negative_classes: classes to be guided away from; left out, away from no class.
         negative_prompt: texts to be guided away from, where a line of --prompts has none of its own.
@@ -99,7 +99,7 @@ def sample(
         seed: seed of the first image.
         same_seed: one seed for all prompts (classes, ...) and scales: SEED for the first of each, then SEED + 1.
         batch_size: images that are sampled at once on one device.
-        tile: encode and decode in overlapping tiles of so many pixels a side: large images in bounded memory.
+        tile: encode and decode in tiles of so many pixels a side: large images in bounded memory.
         decoder: run folder of a decoder of the same latents, such as a TinyDecoder, to draw with: a preview.
         grid: write all images into one picture, OUT/grid.png, too, labelled.
         columns: columns of the grid; 0: one a class, prompt or else scale, or as many as rows.
