@@ -7,7 +7,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -15,12 +15,11 @@ from torch import Tensor
 
 from ldm import checkpoints
 from ldm.autoencoders import Autoencoder
-from ldm.autoencoders.layouts.folders import FILES, write_folder
 from ldm.conditioners import Conditioner
 from ldm.diffusion import Process
 from ldm.errors import UserError
-from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_made, check_replaceable, read_weights, replaced, write_export
-from ldm.frozen_files import gather_files, locate_files
+from ldm.exports import CLASSES, CONFIG, WEIGHTS, check_made, read_weights
+from ldm.frozen_files import locate_files
 from ldm.tasks import AutoencoderTask, DiffusionTask, Task
 from ldm.trust import AUTOENCODER_LOADER, foreign_names
 
@@ -270,61 +269,6 @@ def read_state(folder: Path, weights: str, task: Task) -> dict[str, Tensor]:
     return checkpoint["state_dict"]
 
 
-def export(
-    run: str | Path,
-    out: str | Path,
-    weights: str = "ema",
-    force: bool = False,
-    trust_code: bool = False,
-    layout: Literal["ldm", "diffusers", "compvis"] = "ldm",
-) -> Path:
-    """Write a run as model.safetensors and config.yaml, the autoencoder and the files of frozen encoders included.
-
-    The folder needs nothing else: it can be moved, published and sampled from, and training can take its autoencoder.
-    In the layout of diffusers or compvis it is for other code: see --layout.
-
-    Args:
-        run: the run folder, or an export.
-        out: the folder to make.
-        weights: ema, raw, or the decay of one of the averages, for example 0.9999.
-        force: replace OUT if it holds an older export.
-        trust_code: allow the run's config to name classes from outside ldm, which runs their code.
-        layout: ldm; of an autoencoder also diffusers (AutoencoderKL or VQModel for from_pretrained; pipelines of
-            diffusers normalise by scaling_factor and shift_factor only, so latents_mean and latents_std, which stand
-            there where channels differ, are yours to apply) or compvis (model.ckpt and config.yaml of a first stage).
-
-    Returns:
-        `out`.
-    """
-    run, out = Path(run), Path(out)
-    if layout != "ldm":
-        return export_layout(layout, run, out, weights, force, trust_code)
-    check_replaceable(out, force)
-    task = load(run, weights, trust_code)
-    model = read_model_config(run)
-    locate_autoencoder(model, run, trust_code)
-    embed_autoencoder(model, trust_code)
-    locate_files(model, run, trust_code)
-    files = gather_files(model, trust_code)
-    write_export(out, model, task, trained_size(run), read_classes(run), files)
-    return out
-
-
-def export_layout(layout: str, run: Path, out: Path, weights: str, force: bool, trust_code: bool) -> Path:
-    """`export` of an autoencoder for other code."""
-    check_replaceable(out, force, FILES[layout])
-    task = load(run, weights, trust_code)
-    if not isinstance(task, AutoencoderTask):
-        raise UserError(
-            f"{run} is no autoencoder's, and only these are written in the layout of {layout}: give the run of an "
-            "autoencoder, or leave --layout out."
-        )
-    check_measured(task.autoencoder, run)
-    with replaced(out) as folder:
-        write_folder(layout, folder, task.autoencoder, trained_size(run))
-    return out
-
-
 def check_measured(autoencoder: Autoencoder, run: str | Path) -> None:
     """Raise a UserError unless the autoencoder has its latent statistics."""
     if autoencoder.latent_samples == 0:
@@ -332,13 +276,3 @@ def check_measured(autoencoder: Autoencoder, run: str | Path) -> None:
             f"The autoencoder of {run} is not finished: its latent mean and std are measured when its training ends. "
             "Run its `fit` command again to the end."
         )
-
-
-def embed_autoencoder(model: dict[str, Any], trust_code: bool = False) -> None:
-    """Replace each reference to an autoencoder's run by that autoencoder's own description."""
-    while references := autoencoder_references(model):
-        run = Path(references[0]["init_args"]["run"])
-        inner = read_model_config(run)
-        locate_autoencoder(inner, run, trust_code)
-        references[0].clear()
-        references[0].update(inner["init_args"]["autoencoder"])

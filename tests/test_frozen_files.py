@@ -8,7 +8,7 @@ import torch
 from made_runs import NET, autoencoder_run, save_run
 from tiny_clip import WIDTH, text_conditioner, tiny_clip
 
-from ldm import runs
+from ldm import exporting, runs
 from ldm.diffusion.samplers import DDIM
 from ldm.errors import UserError
 from ldm.frozen_files import gather_files, locate_files
@@ -60,7 +60,7 @@ def images(folder):
 def test_an_export_carries_the_encoder_and_samples_after_the_original_is_gone(work, monkeypatch):
     expected = images("runs/text")
     assert not torch.allclose(expected[0], sample_images(runs.load("runs/text"), Request([0]), DDIM(2))[0])
-    runs.export("runs/text", "published")
+    exporting.export("runs/text", "published")
     shutil.rmtree("runs")
     shutil.rmtree("weights")
     Path("encoders").mkdir()
@@ -71,23 +71,23 @@ def test_an_export_carries_the_encoder_and_samples_after_the_original_is_gone(wo
     monkeypatch.chdir(work / "elsewhere")
     shutil.move("../published", "here")
     assert torch.equal(images("here"), expected)
-    runs.export("here", "again")
+    exporting.export("here", "again")
     shutil.rmtree("here")
     assert torch.equal(images("again"), expected)
 
 
 def test_an_export_with_encoders_is_replaced_unless_they_are_somebody_elses(work):
-    runs.export("runs/text", "out")
+    exporting.export("runs/text", "out")
     with pytest.raises(UserError, match="exists already"):
-        runs.export("runs/text", "out")
-    runs.export("runs/text", "out", force=True)
+        exporting.export("runs/text", "out")
+    exporting.export("runs/text", "out", force=True)
     (work / "out" / "encoders" / "mine.pt").write_text("mine")
     with pytest.raises(UserError, match=r"such as encoders/mine\.pt"):
-        runs.export("runs/text", "out", force=True)
+        exporting.export("runs/text", "out", force=True)
     (work / "models" / "encoders").mkdir(parents=True)
     (work / "models" / "encoders" / "clip.pt").write_text("mine")
     with pytest.raises(UserError, match=r"such as encoders/clip\.pt"):
-        runs.export("runs/text", "models", force=True)
+        exporting.export("runs/text", "models", force=True)
 
 
 def test_the_encoder_is_found_from_another_working_directory_or_named(work, monkeypatch):

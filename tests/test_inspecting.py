@@ -9,7 +9,7 @@ import torch
 from made_runs import autoencoder_run, diffusion_run
 from safetensors.torch import save_file
 
-from ldm import runs
+from ldm import exporting, runs
 from ldm.cli import main
 from ldm.encoding import encode
 from ldm.inspecting import facts, published
@@ -24,7 +24,7 @@ def made(tmp_path_factory, few_digits):
     shutil.copytree(few_digits / "train", root / "images")
     autoencoder_run(root / "ae")
     diffusion_run(root / "dit", root / "ae", names=[f"number {i}" for i in range(10)])
-    runs.export(root / "dit", root / "export")
+    exporting.export(root / "dit", root / "export")
     encode(str(root / "ae"), str(root / "images"), str(root / "latents"), accelerator="cpu", num_workers=0)
     return root
 

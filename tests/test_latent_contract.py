@@ -14,7 +14,7 @@ import yaml
 from made_runs import NET, autoencoder_run, diffusion_model, diffusion_run, edit_config, label_conditioner
 from safetensors.torch import load_file, save_file
 
-from ldm import checkpoints, encoding, runs
+from ldm import checkpoints, encoding, exporting, runs
 from ldm.cli import main
 from ldm.data import Manifest, ShardData, ShardWriter
 from ldm.data.stamp import read_stamp, stamp
@@ -36,7 +36,7 @@ def originals(tmp_path_factory, few_digits):
             autoencoder_run(ae, seed=seed)
             encode(ae, str(few_digits / "train"), latents, accelerator="cpu", num_workers=0)
             diffusion_run(dit, ae, seed=seed)
-            runs.export(dit, f"export_{dit}")
+            exporting.export(dit, f"export_{dit}")
     finally:
         os.chdir(before)
     return root

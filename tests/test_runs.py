@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_runs import autoencoder_run, diffusion_run, diffusion_task, edit_config, shaken
 
-from ldm import checkpoints, runs
+from ldm import checkpoints, exporting, runs
 from ldm.diffusion.guidance import ClassifierFree
 from ldm.diffusion.samplers import DDIM
 from ldm.errors import UserError
@@ -59,7 +59,7 @@ def test_a_run_loads_in_eval_mode_with_its_first_average_or_what_is_asked_for(wo
 
 def test_an_export_gives_the_same_images_anywhere_without_its_run(work, monkeypatch):
     expected = images(runs.load("runs/dit"))
-    runs.export("runs/dit", "published")
+    exporting.export("runs/dit", "published")
     shutil.rmtree("runs")
     assert sorted(os.listdir("published")) == ["config.yaml", "model.safetensors"]
     (work / "elsewhere").mkdir()
@@ -71,7 +71,7 @@ def test_an_export_gives_the_same_images_anywhere_without_its_run(work, monkeypa
 
 
 def test_an_export_has_one_set_of_weights_and_a_broken_one_is_told(work):
-    runs.export("runs/dit", "raw", weights="raw")
+    exporting.export("runs/dit", "raw", weights="raw")
     torch.testing.assert_close(weights("raw", "ema"), weights("runs/dit", "raw"))
     with pytest.raises(UserError, match="one set of weights"):
         runs.load("raw", "0.99")
@@ -83,10 +83,10 @@ def test_an_export_has_one_set_of_weights_and_a_broken_one_is_told(work):
 
 
 def test_an_autoencoder_exports_with_its_size(work):
-    runs.export("runs/ae", "ae")
+    exporting.export("runs/ae", "ae")
     assert runs.trained_size(work / "ae") == 8
     assert runs.load_autoencoder("ae").fingerprint() == runs.load_autoencoder("runs/ae").fingerprint()
-    runs.export("runs/dit", "dit")  # a run on latents: the size is that of its autoencoder's images
+    exporting.export("runs/dit", "dit")  # a run on latents: the size is that of its autoencoder's images
     assert runs.trained_size(work / "dit") == 8
 
 
@@ -95,19 +95,19 @@ def test_an_export_is_made_of_a_run_whose_autoencoder_came_from_another_diffusio
     expected = images(runs.load("runs/second"))
     (work / "elsewhere").mkdir()
     monkeypatch.chdir(work / "elsewhere")
-    runs.export("../runs/second", "out")
+    exporting.export("../runs/second", "out")
     assert torch.equal(images(runs.load("out")), expected)
 
 
 def test_an_export_replaces_an_older_export_and_nothing_else(work):
-    runs.export("runs/dit", "out")
+    exporting.export("runs/dit", "out")
     with pytest.raises(UserError, match="exists already"):
-        runs.export("runs/dit", "out")
-    runs.export("runs/dit", "out", force=True)
+        exporting.export("runs/dit", "out")
+    exporting.export("runs/dit", "out", force=True)
     (work / "precious.txt").write_text("mine")
     for target in ("runs/dit", ".", "precious.txt"):
         with pytest.raises(UserError, match=r"holds other things|is a file"):
-            runs.export("runs/dit", target, force=True)
+            exporting.export("runs/dit", target, force=True)
     assert (work / "precious.txt").read_text() == "mine"
     assert runs.load("runs/dit")
 
@@ -286,7 +286,7 @@ def test_the_optimizer_of_a_config_is_never_imported(work, canary):
     for name in ("evil.Optimizer", "os.system"):
         edit_config("runs/dit", lambda a, name=name: a.update(optimizer={"class_path": name}))
         assert runs.load("runs/dit")
-    runs.export("runs/dit", "out")
+    exporting.export("runs/dit", "out")
     assert "evil" not in (work / "out" / "config.yaml").read_text()
     assert not canary.exists()
 
@@ -294,8 +294,8 @@ def test_the_optimizer_of_a_config_is_never_imported(work, canary):
 def test_with_trust_a_class_of_the_users_own_loads_and_exports(work, canary):
     edit_config("runs/dit", lambda a: a["net"].update(class_path="evil.Net"))
     with pytest.raises(UserError, match="--trust-code"):
-        runs.export("runs/dit", "out")
-    runs.export("runs/dit", "out", trust_code=True)
+        exporting.export("runs/dit", "out")
+    exporting.export("runs/dit", "out", trust_code=True)
     task = runs.load("out", trust_code=True)
     assert type(task.net).__module__ == "evil"
     assert torch.equal(images(task), images(runs.load("runs/dit", trust_code=True)))

@@ -8,7 +8,7 @@ from made_runs import autoencoder_run, diffusion_run, save_run
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ldm import checkpoints, runs
+from ldm import checkpoints, exporting, runs
 from ldm.autoencoders import AutoencoderLoss, TinyDecoder
 from ldm.autoencoders.tiling import decode_tiled
 from ldm.cli import main
@@ -78,9 +78,9 @@ def test_a_missing_teacher_is_named(work: Path) -> None:
 
 def test_an_export_carries_the_teacher(work: Path) -> None:
     before = runs.load_autoencoder("runs/tiny").state_dict()
-    runs.export("runs/tiny", "exported")
+    exporting.export("runs/tiny", "exported")
     diffusion_run("runs/on_tiny", "runs/tiny")
-    runs.export("runs/on_tiny", "exported_dit")
+    exporting.export("runs/on_tiny", "exported_dit")
     for run in ("runs/ae", "runs/tiny", "runs/on_tiny"):
         (work / run).rename(work / run.replace("/", "_"))
     for folder in ("exported", "exported_dit"):

@@ -147,7 +147,7 @@ def _likelihood(argv: list[str]) -> None:
 def _export(argv: list[str]) -> None:
     """A run folder -> model.safetensors and config.yaml, all included; an autoencoder also for other code."""
     from ldm.cli.signature import call
-    from ldm.runs import export as export_run
+    from ldm.exporting import export as export_run
 
     call(export_run, argv, "export")
 

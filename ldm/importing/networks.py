@@ -8,6 +8,7 @@ from ldm import runs
 from ldm.conditioners import Label
 from ldm.diffusion import paths, predictions
 from ldm.errors import UserError
+from ldm.exporting import embed_autoencoder
 from ldm.exports import write_export
 from ldm.foreign import NETWORKS, ForeignModel, read_foreign
 from ldm.frozen_files import gather_files
@@ -56,7 +57,7 @@ def import_network(
     fill(task, foreign)
     size = check_latents(task, foreign)
     names = None if classes is None else class_names(Path(classes), foreign)
-    runs.embed_autoencoder(model, trust_code)
+    embed_autoencoder(model, trust_code)
     files = gather_files(model, trust_code)
     write_export(out, model, task, size, names, files)
 

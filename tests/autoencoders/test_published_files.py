@@ -12,7 +12,7 @@ from first_stage_reference import decode, drawn, encode, shapes
 from made_runs import autoencoder_run, diffusion_run, save_run
 from safetensors.torch import load_file, save_file
 
-from ldm import runs
+from ldm import exporting, runs
 from ldm.autoencoders import AutoencoderLoss, KLAutoencoder, QuantisedAutoencoder
 from ldm.autoencoders.layouts.compvis import CompVis
 from ldm.autoencoders.layouts.diffusers import Diffusers
@@ -230,8 +230,8 @@ def test_what_is_exported_and_imported_again_is_the_same_autoencoder(work, layou
     assert runs.load_autoencoder("back").fingerprint() == runs.load_autoencoder("ours").fingerprint()
     assert runs.trained_size(Path("back")) == 16
     with pytest.raises(UserError, match="exists already"):
-        runs.export("ours", "theirs", layout=layout)
-    runs.export("ours", "theirs", layout=layout, force=True)
+        exporting.export("ours", "theirs", layout=layout)
+    exporting.export("ours", "theirs", layout=layout, force=True)
 
 
 def test_the_compvis_folder_holds_a_first_stage_as_it_was_published(work):
@@ -239,7 +239,7 @@ def test_the_compvis_folder_holds_a_first_stage_as_it_was_published(work):
     given = drawn(structure)
     save_file(given, "given.safetensors")
     import_weights("autoencoder", "given.safetensors", "ours", scale="0.25", size=16)
-    runs.export("ours", "theirs", layout="compvis")
+    exporting.export("ours", "theirs", layout="compvis")
     state = torch.load("theirs/model.ckpt", weights_only=True)["state_dict"]
     assert state.keys() == given.keys()
     assert all(torch.equal(state[key], tensor) for key, tensor in given.items())
@@ -265,7 +265,7 @@ def test_the_compvis_folder_holds_a_first_stage_as_it_was_published(work):
 )
 def test_diffusers_is_told_one_factor_where_one_will_do(work, options, told):
     import_weights("autoencoder", "kl.ckpt", "ours", size=16, **options)
-    runs.export("ours", "theirs", layout="diffusers")
+    exporting.export("ours", "theirs", layout="diffusers")
     config = json.loads(Path("theirs/config.json").read_text())
     assert {key: config[key] for key in config if "factor" in key or "latents_" in key} == told
     assert (config["sample_size"], config["norm_num_groups"], config["layers_per_block"]) == (16, 32, 1)
@@ -277,7 +277,7 @@ def test_diffusers_reads_the_folder_and_answers_equally(work, structure):
     num_codes = 16 if structure["z_channels"] == 3 else None
     save_file(drawn(structure, num_codes), "given.safetensors")
     import_weights("autoencoder", "given.safetensors", "ours", scale="0.5", size=16)
-    runs.export("ours", "theirs", layout="diffusers")
+    exporting.export("ours", "theirs", layout="diffusers")
     kind = diffusers.VQModel if num_codes else diffusers.AutoencoderKL
     theirs, ours = kind.from_pretrained("theirs"), runs.load_autoencoder("ours")
     images, latents = torch.randn(1, 3, 16, 16), torch.randn(1, structure["z_channels"], 8, 8)
@@ -307,7 +307,7 @@ def test_what_other_layouts_cannot_hold_is_refused_and_nothing_is_left(work):
         ("unfinished", "diffusers", "The autoencoder of unfinished is not finished"),
     ):
         with pytest.raises(UserError, match=told):
-            runs.export(run, "out", layout=layout)
+            exporting.export(run, "out", layout=layout)
     assert not list(Path().glob("out*"))
 
 
@@ -320,8 +320,8 @@ def test_attention_at_levels_without_the_middle_goes_to_diffusers_alone(work):
     init["loss"] = {"class_path": "ldm.autoencoders.AutoencoderLoss"}
     block = {"class_path": "ldm.tasks.AutoencoderTask", "init_args": init}
     save_run("run", block, AutoencoderTask(model, AutoencoderLoss()), size=8)
-    runs.export("run", "out", layout="diffusers")
+    exporting.export("run", "out", layout="diffusers")
     assert load_file("out/diffusion_pytorch_model.safetensors")
     shutil.rmtree("out")
     with pytest.raises(UserError, match="write it in the layout of diffusers"):
-        runs.export("run", "out", layout="compvis")
+        exporting.export("run", "out", layout="compvis")

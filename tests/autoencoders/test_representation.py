@@ -9,7 +9,7 @@ import torch
 from made_runs import save_run
 from safetensors.torch import save_file
 
-from ldm import runs
+from ldm import exporting, runs
 from ldm.autoencoders import RepresentationAutoencoder
 from ldm.errors import UserError
 from ldm.nn.features import TimmFeatures
@@ -140,7 +140,7 @@ def test_an_export_carries_the_encoder(tmp_path, monkeypatch):
     save_run("runs/rae", model, task, size=64)
     trained = runs.load_autoencoder("runs/rae")
     expected, fingerprint = trained.examine(images()).reconstructions, trained.fingerprint()
-    runs.export("runs/rae", "published")
+    exporting.export("runs/rae", "published")
     shutil.rmtree("runs")
     shutil.rmtree("weights")
     Path("elsewhere").mkdir()
