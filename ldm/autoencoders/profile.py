@@ -11,7 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ldm.autoencoders.statistics import LatentStatistics, sum_over_ranks
+from ldm.autoencoders.ranks import summed
+from ldm.autoencoders.statistics import LatentStatistics
 
 ROUNDING = 1e-9  # keeps a frequency on the edge of two bands in the lower one
 NYQUIST = 0.5  # cycles per latent position; only the corners of the plane of frequencies lie beyond
@@ -101,7 +102,7 @@ class LatentProfile:
         total.statistics = self.statistics.across_ranks()
         sums = [*self.around(total.statistics.mean), self.power.flatten(), self.frequencies]
         sizes = [len(part) for part in sums]
-        total.cubes, total.fourths, power, total.frequencies = sum_over_ranks(torch.cat(sums)).split(sizes)
+        total.cubes, total.fourths, power, total.frequencies = summed(torch.cat(sums)).split(sizes)
         total.power = power.unflatten(0, (channels, bands))
         return total
 

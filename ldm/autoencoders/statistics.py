@@ -5,9 +5,10 @@ variance), so that no noise has to be drawn to measure it.
 """
 
 import torch
-import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor
+
+from ldm.autoencoders.ranks import alone, summed
 
 
 class LatentStatistics:
@@ -67,11 +68,11 @@ class LatentStatistics:
             return self
         # Two sums: first for the common mean, then for the squares around it, which loses no digits.
         counts = torch.tensor([self.num_samples, self.count], dtype=torch.float64)  # exact up to 2**53
-        sums = sum_over_ranks(torch.cat([counts, self.count * self.mean]))
+        sums = summed(torch.cat([counts, self.count * self.mean]))
         total = LatentStatistics(len(self.mean))
         total.num_samples, total.count = int(sums[0]), int(sums[1])
         total.mean = sums[2:] / max(1, total.count)
-        total.squares = sum_over_ranks(self.squares + self.count * (self.mean - total.mean) ** 2)
+        total.squares = summed(self.squares + self.count * (self.mean - total.mean) ** 2)
         return total
 
     def finalize(self) -> tuple[Tensor, Tensor, int]:
@@ -87,25 +88,3 @@ class LatentStatistics:
         if self.count == 0:
             raise ValueError("No latents to measure: give at least one image.")
         return self.mean, (self.squares / self.count).sqrt(), self.num_samples
-
-
-def alone() -> bool:
-    """Whether this process has no others to share with."""
-    return not (dist.is_available() and dist.is_initialized())
-
-
-def _reduction_device() -> torch.device:
-    """Where the process group can add: NCCL and XCCL on the current accelerator only, gloo on the CPU."""
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is not None and dist.get_backend() in ("nccl", "xccl"):
-        return torch.device(accelerator.type, torch.accelerator.current_device_index())
-    return torch.device("cpu")
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of a CPU tensor over all ranks, where there are several; every rank must call it."""
-    if alone():
-        return values
-    values = values.to(_reduction_device(), copy=True)
-    dist.all_reduce(values)
-    return values.cpu()

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,6 +11,7 @@ from ldm.autoencoders.autoencoded import Autoencoded
 from ldm.autoencoders.base import Autoencoder
 from ldm.autoencoders.discriminators import DiffAugment, Discriminator
 from ldm.autoencoders.losses.base import LossTerm
+from ldm.autoencoders.ranks import averaged
 
 Game = Literal["hinge", "vanilla", "non_saturating"]
 MEMORY = 0.99  # of LeCam's moving averages, a global batch
@@ -127,7 +127,7 @@ class Adversarial(LossTerm):
     def lecam_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """Squared distance of each side's logits from the moving average of the other's, where they lie apart."""
         with torch.no_grad():
-            means = mean_over_ranks(torch.stack([real.mean(), fake.mean()]))
+            means = averaged(torch.stack([real.mean(), fake.mean()]))
             self.real_mean.lerp_(means[0], 1 - MEMORY)
             self.fake_mean.lerp_(means[1], 1 - MEMORY)
             real_mean, fake_mean = self.real_mean.clone(), self.fake_mean.clone()
@@ -140,11 +140,3 @@ class Adversarial(LossTerm):
             images = images.float().requires_grad_()
             (gradient,) = torch.autograd.grad(self.discriminator(images).sum(), images, create_graph=True)
         return 0.5 * gradient.square().flatten(1).sum(1).mean()
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """Without gradients."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    return values

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ldm.autoencoders.autoencoded import Autoencoded
 from ldm.autoencoders.measures.base import Measure
-from ldm.autoencoders.statistics import sum_over_ranks
+from ldm.autoencoders.ranks import summed
 
 
 class CodeUse(Measure):
@@ -26,7 +26,7 @@ class CodeUse(Measure):
         self.counts = self.counts + code_counts(seen.codes, len(self.counts)).cpu().double()
 
     def compute(self) -> dict[str, Tensor]:
-        counts = sum_over_ranks(self.counts)
+        counts = summed(self.counts)
         return use_of(counts) if counts.sum() else {}
 
 

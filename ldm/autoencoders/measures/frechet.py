@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ldm.autoencoders.autoencoded import Autoencoded
 from ldm.autoencoders.measures.base import Measure, shown
-from ldm.autoencoders.statistics import sum_over_ranks
+from ldm.autoencoders.ranks import summed
 from ldm.nn.features import Features
 
 
@@ -79,7 +79,7 @@ class Moments:
         """What all ranks together have seen, the same on each; every rank must call it."""
         width = len(self.total)
         counted = torch.tensor([self.count], dtype=torch.float64)
-        sums = sum_over_ranks(torch.cat([counted, self.total, self.products.flatten()]))
+        sums = summed(torch.cat([counted, self.total, self.products.flatten()]))
         together = Moments(width)
         together.count, together.total = int(sums[0]), sums[1 : 1 + width]
         together.products = sums[1 + width :].unflatten(0, (width, width))

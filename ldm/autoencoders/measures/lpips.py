@@ -6,7 +6,7 @@ from torch import Tensor
 from ldm.autoencoders.autoencoded import Autoencoded
 from ldm.autoencoders.losses.lpips import LPIPSNetwork, Net
 from ldm.autoencoders.measures.base import Measure, shown
-from ldm.autoencoders.statistics import sum_over_ranks
+from ldm.autoencoders.ranks import summed
 
 
 class LPIPSDistance(Measure):
@@ -29,5 +29,5 @@ class LPIPSDistance(Measure):
         self.sums = self.sums + torch.stack([distances.sum(), torch.tensor(float(len(distances)))])
 
     def compute(self) -> dict[str, Tensor]:
-        total, count = sum_over_ranks(self.sums)
+        total, count = summed(self.sums)
         return {"lpips": total / count} if count else {}

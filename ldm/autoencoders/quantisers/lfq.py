@@ -1,13 +1,12 @@
 """Lookup-free quantisation (Yu et al. 2023, arXiv 2310.05737): each channel is its sign."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 from ldm.autoencoders.quantisers.base import Quantised, Quantiser, straight_through
+from ldm.autoencoders.ranks import averaged
 from ldm.seeding import Draws
 
 JOINT_BITS = 10  # of which the entropy of all words together is taken at once
@@ -66,8 +65,8 @@ class LFQ(Quantiser):
         """Entropy of a choice - diversity * entropy of the words in use, in nats, over all ranks."""
         logits = rearrange(z, "b c h w -> (b h w) c") * (4.0 / self.temperature)
         ups = torch.sigmoid(logits)
-        of_a_choice = mean_over_ranks(F.binary_cross_entropy_with_logits(logits, ups, reduction="none").sum(1).mean())
-        in_use = torch.stack([entropy(mean_over_ranks(joint(group))) for group in ups.split(JOINT_BITS, dim=1)])
+        of_a_choice = averaged(F.binary_cross_entropy_with_logits(logits, ups, reduction="none").sum(1).mean())
+        in_use = torch.stack([entropy(averaged(joint(group))) for group in ups.split(JOINT_BITS, dim=1)])
         return of_a_choice - self.diversity * in_use.sum()
 
 
@@ -82,11 +81,3 @@ def joint(ups: Tensor) -> Tensor:
 def entropy(probabilities: Tensor) -> Tensor:
     """In nats."""
     return torch.special.entr(probabilities.clamp_min(1e-12)).sum()
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """With gradients to the values of all ranks, whose batches are equally large."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return values
-    mean: Tensor = all_reduce(values) / dist.get_world_size()
-    return mean

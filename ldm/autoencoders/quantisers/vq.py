@@ -3,12 +3,12 @@
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.autoencoders.quantisers.base import Quantised, Quantiser, straight_through
+from ldm.autoencoders.ranks import gathered, summed
 from ldm.seeding import Draws
 
 LEAST = 1e-12  # share of a code that is never chosen, so that dividing by it is possible
@@ -64,7 +64,9 @@ class VQ(Quantiser):
             self.register_buffer("codebook", start)
         else:
             self.codebook = nn.Parameter(start)
-        self.register_buffer("share", torch.full((num_codes,), 1 / num_codes))
+        # A code that is new survives the next look if its share since then exceeds the bound.
+        self.new_share = max(restart_below, 0.1) / num_codes
+        self.register_buffer("share", torch.full((num_codes,), self.new_share))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def codes(self, z: Tensor) -> Tensor:
@@ -107,10 +109,10 @@ class VQ(Quantiser):
         dead = (self.share < self.restart_below / self.num_codes).nonzero().flatten()
         if len(dead) == 0:
             return False
-        vectors = gather_over_ranks(rearrange(z, "b c h w -> (b h w) c"))
+        vectors = gathered(rearrange(z, "b c h w -> (b h w) c"))
         chosen = vectors[(draws.shared(len(dead)) * len(vectors)).long()]
         self.codebook[dead] = chosen
-        self.share[dead] = 1 / self.num_codes
+        self.share[dead] = self.new_share
         return True
 
     @torch.no_grad()
@@ -119,30 +121,15 @@ class VQ(Quantiser):
         self.batches += 1
         counts = torch.bincount(codes.flatten(), minlength=self.num_codes).float()
         if not self.averaged:
-            counts = sum_over_ranks(counts)
+            counts = summed(counts)
             self.share.lerp_(counts / counts.sum(), 1 - self.decay)
             return
         vectors = rearrange(z, "b c h w -> (b h w) c")
         sums = torch.zeros_like(self.codebook).index_add_(0, codes.flatten(), vectors)
-        found = sum_over_ranks(torch.cat([counts[:, None], sums], dim=1))  # (num_codes, 1 + width)
+        found = summed(torch.cat([counts[:, None], sums], dim=1))  # (num_codes, 1 + width)
         found = found / found[:, 0].sum()
         totals = self.codebook * self.share[:, None]  # the moving averages of the sums, of which `share` is the count
         totals.lerp_(found[:, 1:], 1 - self.decay)
-        self.share.lerp_(found[:, 0], 1 - self.decay).clamp_min_(LEAST)
+        self.share.lerp_(found[:, 0], 1 - self.decay)
         self.codebook.copy_(totals / self.share[:, None])
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over all ranks, in place."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values)
-    return values
-
-
-def gather_over_ranks(rows: Tensor) -> Tensor:
-    """The rows of all ranks, rank after rank, which is their order in the global batch."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+        self.share.clamp_min_(LEAST)  # not before: a code that nobody chose stays where it is

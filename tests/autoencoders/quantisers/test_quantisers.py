@@ -122,6 +122,15 @@ def test_dead_codes_are_put_where_latents_are(codebook):
     assert trained(0.2) > 57  # 90 %
 
 
+def test_an_averaged_code_that_nobody_chooses_stays_where_it_is():
+    torch.manual_seed(0)
+    quantiser = VQ(3, 2, codebook="ema", decay=0.5, restart_below=0)
+    quantiser.codebook.copy_(torch.tensor([[0.0, 0.0], [0.1, 0.0], [50.0, -70.0]]))
+    for _ in range(100):  # 0.5^100 is beyond float32's reach for a share
+        quantiser.learn(latents(quantiser), draws())
+    assert torch.allclose(quantiser.codebook[2], torch.tensor([50.0, -70.0]))
+
+
 def test_in_evaluation_nothing_moves():
     quantiser = VQ(16, 2, codebook="ema", restart_every=1).eval()
     before = {name: value.clone() for name, value in quantiser.state_dict().items()}
