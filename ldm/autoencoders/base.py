@@ -146,6 +146,12 @@ class Autoencoder(nn.Module, ABC):
         self.latent_std.copy_(values["std"])
         self.latent_samples.fill_(num_samples)
 
+    def forget_statistics(self) -> None:
+        """As a new autoencoder: mean 0, std 1, nothing known."""
+        self.latent_mean.zero_()
+        self.latent_std.fill_(1.0)
+        self.latent_samples.zero_()
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the weights and the statistics: latents of equal fingerprints may be mixed.
 

@@ -9,7 +9,7 @@ from ldm.tasks import AutoencoderTask
 
 
 class LatentNormalisation(L.Callback):
-    """Measures the latents of the training set and makes the autoencoder own the result.
+    """Measures the latents of the training set and makes the autoencoder own the result; until then it has none.
 
     The averaged weights encode, since they are what later loads; every rank reads its share. It runs before the last
     checkpoint is saved. On other tasks, and where the latents are another autoencoder's, it does nothing.
@@ -20,6 +20,11 @@ class LatentNormalisation(L.Callback):
 
     def __init__(self, num_samples: int = 50_000) -> None:
         self.num_samples = num_samples
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget what was measured: weights that came from elsewhere, or that train on, have other latents soon."""
+        if isinstance(pl_module, AutoencoderTask) and not pl_module.autoencoder.borrowed:
+            pl_module.autoencoder.forget_statistics()
 
     @torch.no_grad()
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -16,7 +16,7 @@ from ldm.cli.explain import explain
 from ldm.cli.quiet import quiet_lightning
 from ldm.data import ShardData
 from ldm.errors import UserError
-from ldm.tasks import Task
+from ldm.tasks import AutoencoderTask, Task
 
 INIT_FROM = "init_from.json"  # of a run folder: which weights it started from
 
@@ -121,10 +121,13 @@ class TrainingCLI(LightningCLI):
 
     def start_from(self, init_from: str) -> None:
         """Give a new run the weights of another model, and say which; averages are copied from them later."""
-        from ldm.adapting import adapt, read_source
+        from ldm.adapting import adapt, adapt_autoencoder, read_source
 
         manifest = self.datamodule.manifest
-        report = adapt(self.model, read_source(init_from), None if manifest is None else manifest.classes)
+        if isinstance(self.model, AutoencoderTask):
+            report = adapt_autoencoder(self.model.autoencoder, init_from)
+        else:
+            report = adapt(self.model, read_source(init_from), None if manifest is None else manifest.classes)
         if self.trainer.is_global_zero:
             report.show()
             report.write(Path(self._get(self.config_init, "run")) / INIT_FROM)

@@ -32,6 +32,8 @@ class AutoencoderTask(Task):
         seed: seed of the posterior noise and of what else is random in a step.
         compile: run the autoencoder through torch.compile.
         channels_last: keep feature maps in the channels-last memory format, which is faster on most GPUs.
+        init_from: run folder or export of an autoencoder, or a weight file of another code base (.safetensors, .ckpt):
+            a new run starts from all of its weights that fit, and says which. A resumed run does not look there.
         measures: what validation measures beside PSNR, SSIM, the latents' shape and the use of the codes.
     """
 
@@ -46,6 +48,7 @@ class AutoencoderTask(Task):
         seed: int = 0,
         compile: bool = False,
         channels_last: bool = False,
+        init_from: str | None = None,
         measures: list[Measure] | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, seed)
@@ -53,6 +56,7 @@ class AutoencoderTask(Task):
         self.loss = AutoencoderLoss(kl_weight=1e-6 if autoencoder.has_spread else 0.0) if loss is None else loss
         self.discriminator_optimizer = discriminator_optimizer or optimizer
         self.discriminator_scheduler = discriminator_scheduler
+        self.init_from = init_from
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.measures = [*usual_measures(autoencoder), *(measures or [])]
         self.measuring: list[list[Measure]] = []  # for each version of the weights
@@ -87,11 +91,10 @@ class AutoencoderTask(Task):
         discriminator = self.discriminator_optimizer([p for p in parameters if id(p) in judging])
         optimizer = JointOptimizer([autoencoder, discriminator])
         schedules = [
-            schedule(part)
+            None if schedule is None else schedule(part)
             for schedule, part in ((self.lr_scheduler, autoencoder), (self.discriminator_scheduler, discriminator))
-            if schedule is not None
         ]
-        if not schedules:
+        if schedules == [None, None]:
             return optimizer
         return {
             "optimizer": optimizer,
@@ -119,12 +122,24 @@ class AutoencoderTask(Task):
         if stage == "fit":
             for term in self.loss.each_term():
                 term.check_files()
+            if self.trainer.precision in ("16-true", "bf16-true"):
+                raise UserError(
+                    f"trainer.precision is {self.trainer.precision}, which makes the weights half precision, too coarse "
+                    "for an autoencoder's losses and gradients: give bf16-mixed or 16-mixed."
+                )
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
         adversarial, trainer = self.loss.adversarial, self.trainer
-        batches = trainer.max_steps * trainer.accumulate_grad_batches
-        if stage == "fit" and adversarial is not None and 0 < batches <= adversarial.start:
+        batches: float
+        if trainer.max_steps > 0:
+            batches = trainer.max_steps * trainer.accumulate_grad_batches
+        else:
+            batches = (trainer.max_epochs or 0) * trainer.num_training_batches
+        if adversarial is not None and 0 < batches <= adversarial.start:
             rank_zero_warn(
                 f"The adversarial term starts at batch {adversarial.start}, and the run ends after {batches}: the "
-                "autoencoder will never hear its discriminator. Give an earlier start, or a larger max_steps."
+                "autoencoder will never hear its discriminator. Give an earlier start, or a longer run."
             )
 
     def check_data(self, data: Any) -> None:
@@ -136,6 +151,8 @@ class AutoencoderTask(Task):
                 "make data.channels and the autoencoder's in_channels equal."
             )
         self.autoencoder.latent_shape(*data.shape[1:])
+        if self.loss.adversarial is not None:
+            self.loss.adversarial.discriminator.check_size(*data.shape[1:])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         self.batch_number = batch["step"]

@@ -93,6 +93,8 @@ class Task(L.LightningModule, ABC):
             yield f"_ema{decay}", average.swapped(self.averaged_parameters())
 
     def configure_optimizers(self) -> Any:
+        if not self.trained_parameters():
+            raise UserError("There is nothing to train: the model has no weights, or all of them are frozen.")
         optimizer = self.optimizer(self.trained_parameters().values())
         if self.lr_scheduler is None:
             return optimizer

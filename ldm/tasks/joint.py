@@ -67,23 +67,30 @@ class JointSchedule(LRScheduler):
 
     Args:
         optimizer: the joint optimizer.
-        parts: schedules of some of its parts.
+        parts: the schedule of each of its parts, None where the learning rate stays.
     """
 
-    def __init__(self, optimizer: JointOptimizer, parts: Sequence[LRScheduler]) -> None:
+    def __init__(self, optimizer: JointOptimizer, parts: Sequence[LRScheduler | None]) -> None:
         self.optimizer = optimizer
         self.parts = list(parts)
 
     def step(self, epoch: int | None = None) -> None:
         for part in self.parts:
-            part.step()
+            if part is not None:
+                part.step()
 
     def get_last_lr(self) -> list[Any]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
+        return {"parts": [None if part is None else {"name": kind(part), **part.state_dict()} for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A part of another kind than was saved, or that was not there, stays as it is."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(copy.copy(state))
+            if part is not None and state is not None and state["name"] == kind(part):
+                part.load_state_dict({k: copy.copy(v) for k, v in state.items() if k != "name"})
+
+
+def kind(schedule: LRScheduler) -> str:
+    return type(schedule).__name__

@@ -12,10 +12,13 @@ from tiny_models import (
     KillBefore,
     Killed,
     Losses,
+    adam,
     adversarial_task,
     differences,
     digit_data,
     fit,
+    halving,
+    one_cycle,
     tiny_autoencoder,
 )
 
@@ -23,7 +26,7 @@ from ldm import checkpoints
 from ldm.autoencoders import LPIPS, Adversarial, AutoencoderLoss, KLAutoencoder, Perceptual, QuantisedAutoencoder
 from ldm.autoencoders.discriminators import FeatureDiscriminator, PatchGAN
 from ldm.autoencoders.quantisers import FSQ, VQ
-from ldm.callbacks import EMA
+from ldm.callbacks import EMA, LatentNormalisation
 from ldm.errors import UserError
 from ldm.nn.features import TimmFeatures
 from ldm.tasks import AutoencoderTask
@@ -208,7 +211,57 @@ def test_each_side_has_its_own_schedule(few_digits, tmp_path):
 
 def test_a_start_beyond_the_end_is_said(few_digits, tmp_path):
     with pytest.warns(UserWarning, match=r"starts at batch 10, and the run ends after 6"):
-        fit(adversarial_task(start=10), digit_data(few_digits), tmp_path, 3, accumulate_grad_batches=2)
+        fit(adversarial_task(start=10), digit_data(few_digits), tmp_path / "steps", 3, accumulate_grad_batches=2)
+    with pytest.warns(UserWarning, match=r"starts at batch 10, and the run ends after 5"):
+        fit(adversarial_task(start=10), digit_data(few_digits), tmp_path / "epochs", -1, max_epochs=1)
+
+
+def scheduled(autoencoder, discriminator):
+    torch.manual_seed(0)
+    loss = AutoencoderLoss("l1", 1e-3, [Adversarial(PatchGAN(1, channels=4, depth=1), start=0)])
+    schedules = {"lr_scheduler": autoencoder, "discriminator_scheduler": discriminator}
+    return AutoencoderTask(tiny_autoencoder(), loss, optimizer=adam, **schedules)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rates"),
+    [
+        ((halving, None), (halving, halving), [1e-3 / 4, 1e-3 / 4]),
+        ((halving, halving), (halving, None), [1e-3 / 4, 1e-3]),
+        ((halving, None), (None, halving), [1e-3, 1e-3 / 4]),
+        ((None, None), (halving, None), [1e-3 / 4, 1e-3]),
+        ((halving, None), (None, None), [1e-3, 1e-3]),
+        ((halving, None), (one_cycle, None), [None, 1e-3]),
+    ],
+)
+def test_a_resumed_run_follows_the_schedules_of_its_config(few_digits, tmp_path, before, after, rates):
+    """As if they had always been so: halved after 2 and after 4 steps, on the side that the config says."""
+    fit(scheduled(*before), digit_data(few_digits), tmp_path, 3)
+    trainer = fit(scheduled(*after), digit_data(few_digits), tmp_path, 4)
+    found = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    always = fit(scheduled(*after), digit_data(few_digits), tmp_path / "always", 4).optimizers[0].param_groups
+    assert found == pytest.approx([group["lr"] for group in always])
+    assert all(rate is None or rate == pytest.approx(lr) for rate, lr in zip(rates, found, strict=True))
+
+
+def test_half_precision_weights_and_images_too_small_for_a_patch_are_refused(few_digits, tmp_path):
+    with pytest.raises(UserError, match="give bf16-mixed or 16-mixed"):
+        fit(adversarial_task(), digit_data(few_digits), tmp_path, 1, precision="bf16-true")
+    task = AutoencoderTask(tiny_autoencoder(), AutoencoderLoss(terms=[Adversarial(PatchGAN(1, channels=4))]))
+    with pytest.raises(UserError, match="needs images of at least 24 pixels a side, and these are 16x16"):
+        fit(task, digit_data(few_digits), tmp_path, 1)
+    frozen = tiny_autoencoder().requires_grad_(False)
+    with pytest.raises(UserError, match="nothing to train"):
+        fit(AutoencoderTask(frozen), digit_data(few_digits), tmp_path, 1)
+
+
+def test_statistics_of_other_weights_are_forgotten(few_digits, tmp_path):
+    """An autoencoder that came with statistics trains on: until they are measured anew there are none."""
+    task = AutoencoderTask(tiny_autoencoder(), optimizer=adam)
+    assert task.autoencoder.latent_samples == 10
+    fit(task, digit_data(few_digits), tmp_path, 2, [LatentNormalisation()])
+    states = [checkpoints.read(path)["state_dict"] for path in sorted(tmp_path.glob("checkpoints/*.ckpt"))]
+    assert [int(state["autoencoder.latent_samples"]) for state in states] == [0, 60]
 
 
 def test_what_is_used_later_holds_no_discriminator(few_digits, tmp_path):

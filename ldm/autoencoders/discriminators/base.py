@@ -16,6 +16,9 @@ class Discriminator(nn.Module, ABC):
         super().__init__()
         self.in_channels = in_channels
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise a ValueError that says what to change if images of this size are too small."""
+
     def check_files(self) -> None:
         """Raise a UserError that names a file of weights which is not there."""
 

@@ -28,7 +28,7 @@ class PatchGAN(Discriminator):
             raise ValueError("PatchGAN's in_channels, channels and depth must be at least 1.")
         if norm not in ("group", "spectral", "batch", "none"):
             raise ValueError(f'PatchGAN\'s norm is {norm!r}: choose "group", "spectral", "batch" or "none".')
-        self.norm = norm
+        self.norm, self.depth = norm, depth
         widths = [channels * min(2**i, 8) for i in range(depth + 1)]
         layers = [self.convolution(in_channels, widths[0], stride=2, normalised=False), nn.LeakyReLU(0.2)]
         for i in range(depth):
@@ -48,6 +48,14 @@ class PatchGAN(Discriminator):
         norm = group_norm(wide) if self.norm == "group" else nn.BatchNorm2d(wide, track_running_stats=False)
         nn.init.normal_(norm.weight, 1.0, 0.02)
         return nn.Sequential(conv, norm)
+
+    def check_size(self, height: int, width: int) -> None:
+        least = 3 * 2**self.depth
+        if min(height, width) < least:
+            raise ValueError(
+                f"PatchGAN with depth {self.depth} needs images of at least {least} pixels a side, and these are "
+                f"{height}x{width}: give it a smaller depth."
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.layers(images)

@@ -110,7 +110,8 @@ class VQ(Quantiser):
         if len(dead) == 0:
             return False
         vectors = gathered(rearrange(z, "b c h w -> (b h w) c"))
-        chosen = vectors[(draws.shared(len(dead)) * len(vectors)).long()]
+        order = draws.shared(len(vectors)).argsort()  # each latent at most once, unless there are too few
+        chosen = vectors[order[torch.arange(len(dead), device=order.device) % len(vectors)]]
         self.codebook[dead] = chosen
         self.share[dead] = self.new_share
         return True
@@ -127,6 +128,8 @@ class VQ(Quantiser):
         vectors = rearrange(z, "b c h w -> (b h w) c")
         sums = torch.zeros_like(self.codebook).index_add_(0, codes.flatten(), vectors)
         found = summed(torch.cat([counts[:, None], sums], dim=1))  # (num_codes, 1 + width)
+        if not found.isfinite().all():  # such a step is skipped, and the codebook would never recover
+            return
         found = found / found[:, 0].sum()
         totals = self.codebook * self.share[:, None]  # the moving averages of the sums, of which `share` is the count
         totals.lerp_(found[:, 1:], 1 - self.decay)
