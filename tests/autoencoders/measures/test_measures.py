@@ -165,6 +165,13 @@ def test_usage_and_perplexity_are_counted():
     assert CodeUse(8).compute() == {}
 
 
+@pytest.mark.parametrize("bits", [25, 40])
+def test_a_vocabulary_that_is_too_large_for_counters_is_not_counted(bits):
+    images, codes = torch.zeros(1, 1, 2, 2), torch.full((1, 2, 2), 2**bits - 1)
+    assert measured(CodeUse(2**bits), seen(images, images, codes=codes)) == {}
+    assert use_of(code_counts(codes, 2**bits)) == {}
+
+
 def test_latents_are_described_channel_by_channel():
     """White noise has its power everywhere; a slow wave in the lowest band, its kurtosis is that of a sine."""
     noise = 3.0 * normal(64, 16, 16)
@@ -200,6 +207,14 @@ def test_pixel_quality_is_of_what_is_shown():
     error = (images - (images + 0.1).clamp(-1, 1)).square().mean()
     assert found["psnr"] == pytest.approx((10 * (4 / error).log10()).item(), rel=1e-5)
     assert 0 < found["ssim"] < 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (10, 10), (16, 10), (11, 11)])
+def test_the_structural_similarity_is_left_out_where_no_window_fits(height, width):
+    images = normal(2, 1, height, width).clamp(-1, 1)
+    found = measured(PixelQuality(), seen(images, images))
+    assert found.pop("ssim", None) == (pytest.approx(1.0) if min(height, width) >= 11 else None)
+    assert list(found) == ["psnr"]
 
 
 def test_a_pixel_autoencoder_is_measured_too():
