@@ -219,6 +219,7 @@ def finish(folder: Path, source: Manifest, contract: LatentContract, texts: list
         shards=[info for info in done if info is not None],
         latents=contract,
         texts=texts,
+        stamped=True,
         formats={},
         modes={},
         sizes={},

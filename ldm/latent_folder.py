@@ -119,11 +119,11 @@ def described(texts: list[dict[str, Any]]) -> str:
 
 
 def finished(folder: Path, source: ShardInfo, contract: LatentContract) -> ShardInfo | None:
-    """The finished latent shard that belongs to a source shard, None where it is missing or of another contract."""
+    """The finished latent shard of a source shard; None where it is missing, or says another contract or none."""
     try:
         found = shard_info(folder / source.name)
     except (OSError, UserError):
         return None
     made_under = read_stamp(folder / source.name)
-    of_another = made_under is not None and bool(contract.differences(made_under))
-    return found if found.samples == source.samples and not of_another else None
+    ours = made_under is not None and not contract.differences(made_under)
+    return found if found.samples == source.samples and ours else None

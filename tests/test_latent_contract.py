@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ import yaml
 from made_runs import NET, autoencoder_run, diffusion_model, diffusion_run, edit_config, label_conditioner
 from safetensors.torch import load_file, save_file
 
-from ldm import checkpoints, encoding, exporting, runs
+from ldm import checkpoints, exporting, runs
 from ldm.cli import main
-from ldm.data import Manifest, ShardData, ShardWriter
+from ldm.data import Manifest, ShardData, ShardWriter, shard_info
 from ldm.data.stamp import read_stamp, stamp
 from ldm.encoding import encode
 from ldm.errors import UserError
@@ -166,12 +167,54 @@ def test_an_autoencoder_that_was_trained_on_after_encoding(work, capsys):
         assert "trained in the latent space of autoencoder" in refused(capsys, main, command)
 
 
-def test_older_sets_do_not_say_their_contract_and_are_read_whole(work, capsys, monkeypatch, few_digits):
-    monkeypatch.setattr(encoding, "stamp", lambda contract: None)
-    for autoencoder, folder in (("ae", "older"), ("other", "older_other")):
-        encode(autoencoder, str(few_digits / "train"), folder, accelerator="cpu", num_workers=0)
-        edit_manifest(folder, lambda content: content["latents"].pop("autoencoder_class"))
-        assert read_stamp(Path(folder, SHARD)) is None
+def repacked(shard, place):
+    """The same samples in a tar of the same name in a folder, which says no contract; what its manifest has of it."""
+    with tarfile.open(shard) as source, tarfile.open(Path(place, shard.name), "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member in source:
+            tar.addfile(member, source.extractfile(member))
+    Path(place, f"{shard.name}.idx.json").unlink(missing_ok=True)
+    assert read_stamp(Path(place, shard.name)) is None
+    return dataclasses.asdict(shard_info(Path(place, shard.name)))
+
+
+def aged(folder, place):
+    """A copy as older versions wrote it: no shard, and nothing in the manifest, tells the contract of a shard."""
+    shutil.copytree(folder, place)
+    shards = [repacked(shard, place) for shard in sorted(Path(folder).glob("*.tar"))]
+    edit_manifest(place, lambda content: content.update(shards=shards))
+    edit_manifest(place, lambda content: (content.pop("stamped"), content["latents"].pop("autoencoder_class")))
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_a_repacked_shard_of_another_set_whose_manifest_was_edited(work, capsys, with_key):
+    assert json.loads(Path("A/manifest.json").read_text())["stamped"] is True
+    shard = repacked(Path("B", SHARD), "A")
+    edit_manifest("A", lambda content: content["shards"].__setitem__(1, shard))
+    if not with_key:
+        edit_manifest("A", lambda content: content.pop("stamped"))
+    told = refused(capsys, fit)
+    assert f"shard A/{SHARD} says nothing of the autoencoder of its latents, as the others of its set do" in told
+
+
+def test_a_set_that_is_said_to_be_stamped_and_is_not(work):
+    aged("A", "older")
+    edit_manifest("older", lambda content: content.update(stamped=True))
+    with pytest.raises(UserError, match=r"shard older/shard-000000\.tar says nothing"):
+        ShardData("older").setup()
+
+
+def test_encoding_that_goes_on_replaces_shards_without_a_contract(work, few_digits):
+    whole = Path("A", SHARD).read_bytes()
+    repacked(Path("A", SHARD), "A/..")
+    Path(SHARD).rename(Path("A", SHARD))
+    Path(f"A/{SHARD}.idx.json").unlink()
+    encode("ae", str(few_digits / "train"), "A", accelerator="cpu", num_workers=0)
+    assert Path("A", SHARD).read_bytes() == whole
+
+
+def test_older_sets_do_not_say_their_contract_and_are_read_whole(work, capsys):
+    for folder, older in (("A", "older"), ("B", "older_other")):
+        aged(folder, older)
     fit("older")
     shutil.copy(f"older_other/{SHARD}", "older")
     told = refused(capsys, fit, "older", run="again")

@@ -112,6 +112,7 @@ class Manifest:
         latents: the contract of a latent set; None for images.
         fields: entries of a batch that every sample has besides: of its json, its map, a latent's sizes.
         texts: the contracts of embeddings of captions that are kept with the samples.
+        stamped: whether each shard says the contract of its latents at its head; False of images and of older sets.
     """
 
     kind: Kind
@@ -125,6 +126,7 @@ class Manifest:
     latents: LatentContract | None = None
     fields: list[str] = field(default_factory=list)
     texts: list[TextContract] = field(default_factory=list)
+    stamped: bool = False
     version: int = VERSION
 
     @property
@@ -163,7 +165,7 @@ class Manifest:
             raise ValueError(f"format version {content['version']}, expected {VERSION}")
         if content["kind"] not in get_args(Kind):
             raise ValueError(f"kind {content['kind']!r}")
-        content = {"fields": [], "texts": [], **content}  # sets that were packed before there were any
+        content = {"fields": [], "texts": [], "stamped": False, **content}  # which older sets lack
         values = {f.name: content[f.name] for f in dataclasses.fields(cls)}
         values["shards"] = [_build(ShardInfo, shard) for shard in content["shards"]]
         for shard in values["shards"]:

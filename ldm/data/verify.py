@@ -35,25 +35,31 @@ def check_shards(folder: str | Path, manifest: Manifest) -> None:
 def check_contract(folder: Path, manifest: Manifest, contract: LatentContract) -> None:
     """Each shard was written under the contract of its manifest.
 
-    A shard of an older set does not say under which it was written. It counts if its content, read whole, is the
-    manifest's.
+    No shard of an older set says under which it was written. Each then counts if its content, read whole, is the
+    manifest's. Where the manifest says that they are stamped, or some are, all have to be.
 
     Raises:
         UserError: naming the first shard that is not of this set, and what differs.
     """
-    for shard in manifest.shards:
-        path = folder / shard.name
-        made_under = read_stamp(path)
-        if made_under is None and file_sha256(path) != shard.sha256:
-            raise UserError(
-                f"shard {path} says nothing of the autoencoder of its latents, and is not the one of its manifest "
-                "(sha256 differs): copy that one back, or run `ldm encode` again with --force"
-            )
+    stamps = {folder / shard.name: read_stamp(folder / shard.name) for shard in manifest.shards}
+    for path, made_under in stamps.items():
         if made_under is not None and (differing := contract.differences(made_under)):
             raise UserError(
                 f"shard {path} is not of its folder: {told(made_under, contract, differing)}. Latents of two "
                 "autoencoders or two settings cannot be mixed: put the shards of one set back, or run `ldm encode` "
                 "again with --force"
+            )
+    stamped = manifest.stamped or any(stamps.values())
+    for shard, (path, made_under) in zip(manifest.shards, stamps.items(), strict=True):
+        if made_under is None and stamped:
+            raise UserError(
+                f"shard {path} says nothing of the autoencoder of its latents, as the others of its set do: copy the "
+                "one that `ldm encode` wrote back, or run the same `ldm encode` again, which replaces it"
+            )
+        if made_under is None and file_sha256(path) != shard.sha256:
+            raise UserError(
+                f"shard {path} says nothing of the autoencoder of its latents, and is not the one of its manifest "
+                "(sha256 differs): copy that one back, or run `ldm encode` again with --force"
             )
 
 
