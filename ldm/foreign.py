@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -49,11 +49,21 @@ class ForeignModel:
             ) from None
 
     def load_into(self, net: nn.Module) -> None:
-        """Raise a UserError that names the first keys that differ where the weights are not of `net`."""
+        """Raise a UserError where the weights are not of `net`, with the first keys that differ, or are not finite."""
         try:
             net.load_state_dict(self.layout.renamed(self.weights, net), strict=True)
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from None
+        if not all_finite(net.state_dict()):
+            self.refuse_broken()
+
+    def refuse_broken(self) -> NoReturn:
+        """Raise the UserError that names the first tensor of the file with NaN or Inf."""
+        broken = next((key for key, tensor in self.weights.items() if not all_finite({key: tensor})), "a tensor")
+        raise UserError(
+            f"{self.file} holds weights that are not finite (NaN or Inf), first in {broken}: its download is damaged "
+            "or its training diverged. Fetch it again, or give another."
+        )
 
     def network(self) -> Network:
         """The network that the weights describe, with them."""
@@ -66,7 +76,10 @@ class ForeignModel:
 
     def label_table(self) -> Tensor | None:
         """(num_classes + 1, width), "no class" last; None where the model knows no classes."""
-        return self.weights.get(LABELS)
+        table = self.weights.get(LABELS)
+        if table is not None and not all_finite({LABELS: table}):
+            self.refuse_broken()
+        return table
 
     def conditioner(self) -> Conditioner:
         """What comes with the network: the embedder of its classes, if it has some."""
@@ -86,15 +99,25 @@ def read_foreign(file: Path, kind: str | None = None) -> ForeignModel:
     Raises:
         UserError: the file cannot be read without running its code, or is in no layout that is known.
     """
+    found = models_in(file)
+    for model in found:
+        if model.kind in (NETWORKS if kind is None else (kind,)):
+            return model
+    other, title = found[0].kind, found[0].layout.title
+    what = "an autoencoder" if other == AUTOENCODER else f"a {other}"
+    way_out = "give a diffusion network's weights" if kind is None else f"say {other}, not {kind}"
+    raise UserError(f"{file} holds {what}, in the layout of {title}: {way_out}.")
+
+
+def models_in(file: Path) -> list[ForeignModel]:
+    """All models of a file, at least one, diffusion networks first.
+
+    Raises:
+        UserError: the file cannot be read without running its code, or is in no layout that is known.
+    """
     weights = read_tensors(file)
-    found = matching(weights)
-    for wanted in NETWORKS if kind is None else (kind,):
-        if wanted in found:
-            return ForeignModel(file, wanted, found[wanted], weights)
-    for other, layout in found.items():
-        what = "an autoencoder" if other == AUTOENCODER else f"a {other}"
-        way_out = "give a diffusion network's weights" if kind is None else f"say {other}, not {kind}"
-        raise UserError(f"{file} holds {what}, in the layout of {layout.title}: {way_out}.")
+    if found := matching(weights):
+        return [ForeignModel(file, kind, layout, weights) for kind, layout in found.items()]
     known = "; ".join(layout.title for _, layout in known_layouts())
     raise UserError(
         f"{file} is in no layout of weights that ldm knows: its keys begin with {first_keys(weights)}. It knows "
@@ -111,6 +134,10 @@ def known_layouts() -> list[tuple[str, Layout[Any]]]:
 def matching(keys: Collection[str]) -> dict[str, Layout[Any]]:
     """By kind of model, the layouts that weights with these keys are in."""
     return {kind: layout for kind, layout in known_layouts() if layout.matches(keys)}
+
+
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
 def first_keys(weights: Mapping[str, Any]) -> str:

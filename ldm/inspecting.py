@@ -16,7 +16,7 @@ from ldm.data.manifest import MANIFEST
 from ldm.data.stamp import read_stamp
 from ldm.errors import UserError
 from ldm.exports import CONFIG, WEIGHTS
-from ldm.foreign import read_foreign
+from ldm.foreign import models_in
 from ldm.tasks import AutoencoderTask, DiffusionTask
 
 DIGITS = 6  # of a published factor
@@ -75,15 +75,15 @@ def shard_facts(shard: Path) -> dict[str, Any]:
 
 
 def foreign_facts(file: Path) -> dict[str, Any]:
-    """Of a weight file of another code base."""
-    found = read_foreign(file)
-    values = sum(tensor.numel() for tensor in found.weights.values())
+    """Of a weight file of another code base; the whole of Stable Diffusion holds two models."""
+    found = models_in(file)
+    weights = found[0].weights
     return {
         "kind": "weights of another code base",
-        "holds": found.kind,
-        "layout": found.layout.title,
-        "tensors": len(found.weights),
-        "values": values,
+        "holds": " and ".join(model.kind for model in found),
+        "layout": " and ".join(model.layout.title for model in found),
+        "tensors": len(weights),
+        "values": sum(tensor.numel() for tensor in weights.values()),
         "latents": None,
     }
 
@@ -101,10 +101,15 @@ def model_facts(folder: Path, trust_code: bool) -> dict[str, Any]:
     return {
         "kind": f"{'export' if (folder / WEIGHTS).is_file() else 'run'} of {what}",
         "checkpoint": checkpoint_facts(folder),
-        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
+        "parameters": {name: count for name, part in parts.items() if (count := size_of(part))},
         "classes": runs.read_classes(folder),
         "latents": latents,
     }
+
+
+def size_of(part: nn.Module) -> int:
+    """Its parameters; an autoencoder of pixels and a loss without a discriminator have none."""
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def checkpoint_facts(folder: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Weights in files of other code bases; nothing in them can run code."""
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from ldm.errors import UserError
 
 WRAPPINGS = ("ema", "model", "state_dict")  # what training runs put their weights under, the wanted ones first
+STARTS = (b"PK", b"\x80")  # of a zip, and of a pickle since protocol 2
+CODE = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")  # what the unpickler will not run
 BESIDE = (  # what the published checkpoints of Lightning keep beside their weights
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "numpy.core.multiarray.scalar",
@@ -41,6 +44,11 @@ def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda name: True) 
     """
     if not file.is_file():
         raise UserError(f"There is no file {file}: nothing is downloaded, so fetch the weights and give their path.")
+    if file.suffix != ".safetensors" and not is_pickled(file):
+        raise UserError(
+            f"The weights {file} cannot be read, because it is no file of weights: give a .safetensors file or one "
+            "that torch.save wrote."
+        )
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as opened:
@@ -51,12 +59,19 @@ def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda name: True) 
     except (SafetensorError, OSError) as error:
         raise UserError(f"The weights {file} cannot be read ({error}): fetch them again.") from None
     except Exception as error:  # whatever the unpickler trips over
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        named = CODE.search(str(error))
+        reason = f" (it asks for {named[1]})" if named else ""
         raise UserError(
-            f"The weights {file} cannot be read without running code of theirs ({reason}): if the file is whole, save "
-            "its state_dict as .safetensors and give that; else fetch it again."
+            f"The weights {file} cannot be read without running code of theirs{reason}, or are damaged: if the file is "
+            "whole, save its state_dict as .safetensors and give that; else fetch it again."
         ) from None
     return {name: value for name, value in unwrapped(content).items() if isinstance(value, Tensor) and wanted(name)}
+
+
+def is_pickled(file: Path) -> bool:
+    """Whether it begins as what torch.save writes: a zip, or of old a pickle."""
+    with file.open("rb") as opened:
+        return opened.read(2).startswith(STARTS)
 
 
 def unwrapped(content: Any) -> Mapping[str, Any]:

@@ -79,6 +79,10 @@ def test_weights_of_another_code_base_tell_their_layout(tmp_path):
     assert (found["holds"], found["layout"], found["tensors"]) == ("dit", layout.title, len(weights))
 
 
+def test_what_has_no_parameters_is_not_listed(made):
+    assert list(facts(made / "ae")["parameters"]) == ["autoencoder"]
+
+
 def test_one_number_for_all_channels_is_shown_as_published():
     std = torch.full((4,), 1 / 1.5305).tolist()
     assert published([0.0609] * 4, std) == {"scale": 1.5305, "shift": 0.0609}
@@ -121,7 +125,7 @@ def test_what_cannot_be_inspected_is_one_sentence_and_exit_code_2(made, tmp_path
     for message, argv in {
         "There is no": [tmp_path / "nowhere"],
         "holds neither manifest.json nor config.yaml": [tmp_path / "empty"],
-        "file.txt": [tmp_path / "file.txt"],
+        "file.txt cannot be read, because it is no file of weights: give": [tmp_path / "file.txt"],
         "bad.tar is no tar": [tmp_path / "bad.tar"],
         "content of shard-000002.tar differs": [damaged, "--verify"],
     }.items():

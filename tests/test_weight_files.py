@@ -51,11 +51,19 @@ class Dangerous:
         return print, ("run",)
 
 
+def test_the_code_that_a_file_asks_for_is_named(tmp_path):
+    torch.save({"a": Dangerous()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"running code of theirs \(it asks for print\), or are damaged"):
+        read_tensors(tmp_path / "w.pt")
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (None, "There is no file"),
-        (b"hello", "w.pt cannot be read"),
+        (b"hello", "w.pt cannot be read, because it is no file of weights"),
+        (b"", "no file of weights"),
+        (b"PK\x03\x04abc", "w.pt cannot be read without running code of theirs, or are damaged: if"),
         (pickle.dumps(Dangerous()), "without running code"),
     ],
 )

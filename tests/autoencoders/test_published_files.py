@@ -1,6 +1,7 @@
 """Files of published autoencoders become exports that the commands take, and runs become files that others take."""
 
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from ldm.autoencoders.layouts.diffusers import Diffusers
 from ldm.cli import main
 from ldm.errors import UserError
 from ldm.importing import import_weights
+from ldm.inspecting import facts
 from ldm.tasks import AutoencoderTask
 
 SMALL = {"ch_mult": [1, 1], "num_res_blocks": 1, "resolution": 16, "z_channels": 4}
@@ -213,6 +215,38 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(work, capsys)
     with pytest.raises(UserError, match="without running code"):
         import_weights("autoencoder", "bad.ckpt", "out", scale="1")
     assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_inspect_tells_the_layout_of_an_autoencoder(work, quantised, capsys):
+    by_compvis = drawn(VQ, 16) if quantised else drawn(SMALL)
+    for layout, weights in ((CompVis(), by_compvis), (Diffusers(), weights_of_diffusers(quantised))):
+        save_file(weights, "ae.safetensors")
+        found = facts(Path("ae.safetensors"))
+        assert (found["holds"], found["layout"], found["tensors"]) == ("autoencoder", layout.title, len(weights))
+        assert found["values"] == sum(tensor.numel() for tensor in weights.values())
+        main(["inspect", "ae.safetensors"])
+        assert re.search(r"^holds +autoencoder *$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_inspect_says_both_models_of_a_whole_stable_diffusion(work):
+    keys = ("time_embed.0.weight", "input_blocks.0.0.weight")
+    weights = {f"model.diffusion_model.{key}": torch.zeros(1) for key in keys}
+    weights |= {f"first_stage_model.{key}": tensor for key, tensor in drawn(SMALL).items()}
+    save_file(weights, "sd.safetensors")
+    assert facts(Path("sd.safetensors"))["holds"] == "unet and autoencoder"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_their_name_in_the_file(work, value):
+    key = "decoder.mid.block_1.conv1.bias"
+    broken = drawn(SMALL)[key]
+    broken[7] = value
+    with pytest.raises(UserError, match=rf"changed.safetensors holds weights that are not finite .* first in {key}:"):
+        import_weights("autoencoder", changed(**{key: broken}), "out", scale="1")
+    assert not Path("out").exists()
+    beside = {"loss.logvar": torch.tensor(value)}  # of no concern: it is not imported
+    import_weights("autoencoder", changed(**beside), "out", scale="1", size=16)
 
 
 # Export.
