@@ -57,6 +57,18 @@ def test_the_verdict_names_what_differs(made, other, differences, capsys):
         assert "They may be mixed" in capsys.readouterr().out
 
 
+def test_all_digits_are_shown_on_80_columns(made, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["compare-latents", str(made / "a"), str(made / "a")])
+    told = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in told
+    profile = compared(made, "a", "a").profiles[0].plain()
+    for channel, (mean, spectrum) in enumerate(zip(profile["mean"], profile["spectrum"], strict=True)):
+        row = next(line.split() for line in told.splitlines() if line.split()[:2] == [str(channel), "B"])
+        assert row[2] == f"{mean:.4f}"
+        assert row[5:] == ["-" if power is None else f"{power:.4f}" for power in spectrum]
+
+
 def test_the_figures_are_those_of_all_latents(made):
     found, one, other = compared(made, "a", "b"), means(made / "a"), means(made / "b")
     assert (found.common, found.compared) == (60, 60)

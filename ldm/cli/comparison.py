@@ -78,8 +78,10 @@ def show(sides: list[Latents], found: Comparison) -> None:
 
 def contracts(sides: list[Latents], differences: list[str]) -> Table:
     table = Table(title="Contracts", title_justify="left")
-    for heading in ("", *(f"{name}: {side.place}" for name, side in zip("AB", sides, strict=True)), ""):
-        table.add_column(Text(heading), overflow="fold")
+    table.add_column(no_wrap=True)
+    for name, side in zip("AB", sides, strict=True):
+        table.add_column(Text(f"{name}: {side.place}"), overflow="fold")
+    table.add_column(no_wrap=True)
     for name in asdict(sides[0].contract):
         values = (Text(words(name, getattr(side.contract, name))) for side in sides)
         table.add_row(name, *values, "differs" if name in differences else "")
@@ -87,10 +89,13 @@ def contracts(sides: list[Latents], differences: list[str]) -> Table:
 
 
 def figures(found: Comparison) -> Table:
-    """A row for each channel of each set."""
-    bands = found.profiles[0].spectrum.shape[1]
-    columns = ["channel", "", "mean", "std", "kurtosis", *(f"power {band + 1}/{bands}" for band in range(bands))]
-    table = Table(*columns, title=told(found), title_justify="left")
+    """A row for each channel of each set; narrow enough for 80 columns, and no digit is left out where it is not."""
+    bands = [f"power {band + 1}" for band in range(found.profiles[0].spectrum.shape[1])]
+    table = Table(title=told(found), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("channel", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for heading in ("mean", "std", "kurtosis", *bands):
+        table.add_column(heading, justify="right", overflow="fold")
     plain: list[dict[str, Any]] = [profile.plain() for profile in found.profiles]
     for channel in range(max(len(profile["mean"]) for profile in plain)):
         for name, profile in zip("AB", plain, strict=True):
@@ -102,7 +107,7 @@ def figures(found: Comparison) -> Table:
 
 def told(found: Comparison) -> str:
     one, other = (profile.num_samples for profile in found.profiles)
-    return f"Normalised means, over {one:,} samples of A and {other:,} of B; power from low to high"
+    return f"Normalised means, over {one:,} samples of A and {other:,} of B; power of frequencies from low to high"
 
 
 def number(value: float | None) -> str:
