@@ -42,7 +42,7 @@ def test_they_are_those_of_the_training_set_under_the_first_average(few_digits, 
     assert torch.equal(saved["autoencoder.latent_mean"], autoencoder.latent_mean)
     assert saved["autoencoder.latent_samples"] == 60
     earlier = checkpoints.read(checkpoints.listed(tmp_path)[-2])["state_dict"]
-    assert earlier["autoencoder.latent_samples"] == 10  # what tiny_autoencoder pretends
+    assert earlier["autoencoder.latent_samples"] == 0  # not the 10 that tiny_autoencoder pretends
 
 
 def test_fewer_samples_spread_over_the_set(few_digits, tmp_path):

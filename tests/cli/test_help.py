@@ -18,9 +18,9 @@ from ldm.cli.sample import sample
 from ldm.cli.signature import build_parser
 from ldm.data import pack
 from ldm.encoding import encode
+from ldm.exporting import export
 from ldm.importing import import_weights
 from ldm.quickstart import quickstart
-from ldm.runs import export
 
 ROOT = Path(ldm.__file__).parents[1]
 SCREENS = 100  # lines of 120 columns
