@@ -124,8 +124,8 @@ class AutoencoderTask(Task):
                 term.check_files()
             if self.trainer.precision in ("16-true", "bf16-true"):
                 raise UserError(
-                    f"trainer.precision is {self.trainer.precision}, which makes the weights half precision, too coarse "
-                    "for an autoencoder's losses and gradients: give bf16-mixed or 16-mixed."
+                    f"trainer.precision is {self.trainer.precision}, which makes the weights half precision, too "
+                    "coarse for an autoencoder's losses and gradients: give bf16-mixed or 16-mixed."
                 )
 
     def on_train_start(self) -> None:
