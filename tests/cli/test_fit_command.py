@@ -100,7 +100,7 @@ def test_validate_takes_the_newest_checkpoint_and_its_averages(trained, capsys, 
     capsys.readouterr()
     main(["validate", "-c", "ae.yaml"])
     told = capsys.readouterr().out
-    for name in ("step-00000002.ckpt", "val/psnr", "val/psnr_ema0.5", "val/ssim"):
+    for name in ("step-00000002.ckpt", "val/psnr", "val/psnr_ema0.5", "val/total"):  # 8 pixels have no SSIM
         assert name in told
     assert state(trained) == before
     assert "nothing has no whole checkpoint" in refused("validate", "-c", "ae.yaml", "--run", "nothing")
