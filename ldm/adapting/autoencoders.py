@@ -63,11 +63,11 @@ def weights_of(place: str, autoencoder: Autoencoder) -> Mapping[str, Tensor]:
             "file; or take init_from out to train from the start."
         )
     if path.is_file():
-        foreign = read_foreign(path, AUTOENCODER)
         try:
-            return foreign.layout.renamed(foreign.weights, autoencoder)
+            read_foreign(path, AUTOENCODER).load_into(autoencoder)
         except UserError as error:
-            raise UserError(f"init_from: {path}: {error}") from None
+            raise UserError(f"init_from: {error}") from None
+        return autoencoder.state_dict()
     task = runs.load(path)
     if not isinstance(task, AutoencoderTask | DiffusionTask):
         raise UserError(f"init_from: {place} holds no autoencoder: give the run folder of one.")

@@ -74,5 +74,10 @@ def test_a_weight_file_of_another_code_base_is_taken(tmp_path):
     new = KLAutoencoder(channels=128, channel_multipliers=(1,), num_res_blocks=1)
     adapt_autoencoder(new, str(tmp_path / "kl.ckpt"))
     assert torch.equal(new.encoder.conv_in.weight, source.encoder.conv_in.weight)
+    broken = {key: tensor.clone() for key, tensor in layout.written(source.state_dict(), source).items()}
+    broken["decoder.conv_out.bias"][0] = float("nan")
+    torch.save({"state_dict": broken}, tmp_path / "broken.ckpt")
+    with pytest.raises(UserError, match=r"init_from: .*not finite .*first in decoder.conv_out.bias"):
+        adapt_autoencoder(new, str(tmp_path / "broken.ckpt"))
     with pytest.raises(UserError, match=r"init_from: .*kl.ckpt: "):
         adapt_autoencoder(tiny_autoencoder(), str(tmp_path / "kl.ckpt"))
